@@ -1,0 +1,1 @@
+"""The boundary to a body: drivers, limits and simulated devices."""

@@ -1,0 +1,1 @@
+"""Simulated worlds: physics, reward and cost. No learning, no sockets."""

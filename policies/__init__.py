@@ -1,0 +1,1 @@
+"""Decisions on arrays: act, score, plan, shield. No sockets, no messages."""
