@@ -1,0 +1,213 @@
+"""Every message that crosses a process boundary, with the shape and unit of each field.
+
+O observation size, A action size, H horizon, T steps of an episode. `seq` is the number of the
+observation a message derives from, `stamp_ns` that observation's stamp, `sent_ns` when the message
+itself was made; both are CLOCK_MONOTONIC nanoseconds (virtual time in lockstep). Fields named in
+`Spec` annotations are checked on arrival: dtype, dimensions and, unless said otherwise, finiteness.
+A change to a message raises its `VERSION`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+
+
+class Spec(NamedTuple):
+    """What an array field must be: little-endian dtype, symbolic shape, and finite or not."""
+
+    dtype: str
+    shape: tuple[str, ...]
+    finite: bool = True
+
+
+Array = np.ndarray[Any, Any]
+ObservationVector = Annotated[Array, Spec("<f4", ("O",))]
+ActionVector = Annotated[Array, Spec("<f4", ("A",))]
+
+
+class Observation(NamedTuple):
+    """What the plant measured; it starts a step."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    episode: int
+    step: int  # 0 at the first observation of an episode
+    values: ObservationVector  # (O,)
+
+    ID = 1
+    VERSION = 1
+
+
+class Proposal(NamedTuple):
+    """What the task policy would do; not yet approved."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    proposal_id: int
+    action: ActionVector  # (A,) physical units
+    model: str
+
+    ID = 2
+    VERSION = 1
+
+
+class Risk(NamedTuple):
+    """Estimated discounted probability of a violation if proposal `proposal_id` is executed."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    proposal_id: int
+    risk: float  # [0, 1]
+    model: str
+
+    ID = 3
+    VERSION = 1
+
+
+class Recovery(NamedTuple):
+    """A whole recovery plan; plan[i] is meant for observation seq + i."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    plan: Annotated[Array, Spec("<f4", ("H", "A"))]  # (H, A) physical units
+    risks: Annotated[Array, Spec("<f4", ("H",))]  # (H,) predicted risk at each step
+    iterations: int
+    model: str
+
+    ID = 4
+    VERSION = 1
+
+
+class Command(NamedTuple):
+    """What the arbiter tells the plant to do for observation `seq`, until `valid_until_ns`."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    action: ActionVector  # (A,) physical units
+    source: int  # policies.shield.Source
+    reason: int  # policies.shield.Reason
+    proposal_id: int  # -1: none
+    proposed: Annotated[Array, Spec("<f4", ("A",), finite=False)]  # NaN where none came
+    risk: Annotated[float, "may be NaN: unknown"]
+    valid_until_ns: int
+    estop: bool
+    model: str  # of the proposal; empty where none came
+
+    ID = 5
+    VERSION = 1
+
+
+class Decision(NamedTuple):
+    """Why a command was chosen: what the arbiter saw, with ages, and what else it could have done.
+
+    Ages are now - stamp of the observation that the input derives from; -1 where it never came.
+    """
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    source: int
+    reason: int
+    recovery_reason: int
+    alternative: int
+    risk: Annotated[float, "may be NaN: unknown"]
+    eps: float
+    observation_age_ns: int
+    proposal_age_ns: int
+    risk_age_ns: int
+    recovery_age_ns: int
+    models: str  # "task_policy=..., safety_critic=..., recovery=..."
+
+    ID = 6
+    VERSION = 1
+
+
+class Transition(NamedTuple):
+    """One executed step, as learners want it: proposed and executed action apart."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    episode: int
+    step: int
+    observation: ObservationVector  # (O,)
+    proposed: Annotated[Array, Spec("<f4", ("A",), finite=False)]  # NaN where none came
+    executed: ActionVector  # (A,)
+    source: int
+    reward: float
+    cost: float
+    success: bool
+    next_observation: ObservationVector  # (O,)
+    terminated: bool
+    truncated: bool
+
+    ID = 7
+    VERSION = 1
+
+
+class EpisodeReport(NamedTuple):
+    """One finished episode, with arrays per step for the summary and the pictures."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    episode: int
+    steps: int
+    success: bool
+    violation: bool
+    total_reward: float
+    missed: int  # control periods without a command in time
+    models: str  # versions of the task policy that acted, joined with a comma
+    observations: Annotated[Array, Spec("<f4", ("T", "O"))]  # (T, O)
+    sources: Annotated[Array, Spec("|u1", ("T",))]  # (T,) policies.shield.Source
+    latency_us: Annotated[Array, Spec("<f4", ("T",), finite=False)]  # NaN where it was missed
+    dropped: int  # commands refused by the plant, for whatever reason
+
+    ID = 8
+    VERSION = 1
+
+
+class ModelAnnouncement(NamedTuple):
+    """The learner has written a model that may be staged."""
+
+    seq: int
+    stamp_ns: int
+    sent_ns: int
+    kind: str
+    path: str
+    sha256: str
+    version: str
+
+    ID = 9
+    VERSION = 1
+
+
+Message = (
+    Observation
+    | Proposal
+    | Risk
+    | Recovery
+    | Command
+    | Decision
+    | Transition
+    | EpisodeReport
+    | ModelAnnouncement
+)
+MESSAGES: tuple[type[Any], ...] = (
+    Observation,
+    Proposal,
+    Risk,
+    Recovery,
+    Command,
+    Decision,
+    Transition,
+    EpisodeReport,
+    ModelAnnouncement,
+)
