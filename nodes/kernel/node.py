@@ -1,0 +1,141 @@
+"""What a node is: a plain class that owns no socket, thread or clock.
+
+Life cycle: `configure` (load, allocate, warm up) -> `activate` -> messages, timers and requests ->
+`deactivate` -> `close`. An executor calls these and takes what the node emits, so the same class
+runs in its own process in real time, in lockstep, and in a unit test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from safetypilot.nodes.kernel.clock import Clock
+from safetypilot.nodes.kernel.errors import RequestRefused
+from safetypilot.nodes.kernel.interface import Interface
+
+
+class Input(NamedTuple):
+    """A topic a node reads. A passive input is only drained when something else wakes the node."""
+
+    topic: str
+    wakes: bool = True
+
+
+class Executor(Protocol):
+    """What stands behind a context: the executor, or a fake in tests."""
+
+    def emit(self, topic: str, message: Any) -> None: ...
+    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def background(
+        self, work: Callable[[], Any], done: Callable[[Any, int], None], name: str
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a node may know of the world it runs in.
+
+    Attributes:
+        period_ns: the graph's control period.
+        run_dir: where a node may write files that outlive the run.
+        runtime_dir: the run's private directory; holds the e-stop latch.
+        realtime: False where time is virtual and nothing may depend on how long work takes.
+    """
+
+    name: str
+    interface: Interface
+    period_ns: int
+    seed: int
+    run_dir: Path
+    runtime_dir: Path
+    clock: Clock
+    realtime: bool
+    executor: Executor
+
+    def emit(self, topic: str, message: Any) -> None:
+        """Publishes a message on one of the node's outputs, at once."""
+        self.executor.emit(topic, message)
+
+    def event(self, kind: str, **data: Any) -> None:
+        """Tells the supervisor something a person should be able to read later. JSON-able."""
+        self.executor.event(kind, data)
+
+    def background(
+        self, work: Callable[[], Any], done: Callable[[Any, int], None], name: str = "job"
+    ) -> None:
+        """Runs `work` off the control path, then `done(result or exception, now_ns)` in the loop.
+
+        In lockstep both run at once, so that a run stays a function of its seed.
+        """
+        self.executor.background(work, done, name)
+
+
+class Node:
+    """Base of all nodes; see the module's docstring for the life cycle."""
+
+    inputs: ClassVar[tuple[Input, ...]] = ()
+    outputs: ClassVar[tuple[str, ...]] = ()
+    Config: ClassVar[type]
+
+    next_wake_ns: int | None = None
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    def configure(self) -> None:
+        """Loads what the node needs. Raises NodeError if it can never work like this."""
+
+    def activate(self, now_ns: int) -> None:
+        """From here on messages and timers arrive."""
+
+    def on_message(self, topic: str, message: Any, now_ns: int) -> None:
+        """A checked message arrived on an input."""
+
+    def on_timer(self, now_ns: int) -> None:
+        """`next_wake_ns` has come; the node sets the next one."""
+
+    def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        """Answers a person or the supervisor. Raises RequestRefused to say no, and why."""
+        raise RequestRefused(f"{self.context.name} knows no request {request!r}")
+
+    def status(self) -> dict[str, Any]:
+        """What `safetypilot nodes` shows of this node; JSON-able and cheap."""
+        return {}
+
+    def deactivate(self, now_ns: int) -> None:
+        """The last call in which the node may emit."""
+
+    def close(self) -> None:
+        """Releases what `configure` took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a node's process is started with; the supervisor writes it as JSON.
+
+    Attributes:
+        node: "module:Class".
+        readers: for each stream the node writes, the names of its readers.
+        remap: the node's own topic names -> the graph's.
+        cpus: CPU set, or empty for any. nice: 0 is normal, negative is favoured.
+    """
+
+    name: str
+    node: str
+    config: dict[str, Any]
+    interface: dict[str, Any]
+    period_ns: int
+    seed: int
+    run_dir: str
+    runtime_dir: str
+    clock: str = "realtime"
+    readers: dict[str, list[str]] = field(default_factory=dict)
+    remap: dict[str, str] = field(default_factory=dict)
+    cpus: list[int] = field(default_factory=list)
+    nice: int = 0
+    supervisor_pid: int = 0
+    generation: int = 0  # how often the node has been restarted

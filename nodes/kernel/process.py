@@ -1,0 +1,75 @@
+"""How a node's process begins: `python -P -m safetypilot.nodes.<node> SPEC.json`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetypilot.nodes.kernel.errors import KernelError, NodeError
+from safetypilot.nodes.kernel.lockstep import Host, serve
+from safetypilot.nodes.kernel.node import Node, Spec
+from safetypilot.nodes.kernel.realtime import RealtimeExecutor
+
+EXIT_UNUSABLE = 3  # the node can never work with what it was given: restarting is no use
+_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
+
+
+def main(node_class: type[Node]) -> None:
+    """Runs one node as the spec file named on the command line says; never returns."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {Path(sys.argv[0]).name} SPEC.json (the supervisor starts nodes)")
+    spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
+    _tie_to_parent(spec)
+    _take_priority(spec)
+    sys.setswitchinterval(0.0005)  # a background thread may hold the loop up no longer than this
+    try:
+        config = build_config(node_class, spec.config)
+        if spec.clock == "lockstep":
+            serve(Host(node_class, spec, config), spec)
+        else:
+            RealtimeExecutor(node_class, spec, config).run()
+    except (NodeError, KernelError) as error:
+        sys.stderr.write(f"{spec.name}: {error}\n")
+        sys.exit(EXIT_UNUSABLE)
+    sys.exit(0)
+
+
+def build_config(node_class: type[Node], values: dict[str, Any]) -> Any:
+    """The node's frozen config; lists of the JSON become tuples."""
+    try:
+        return node_class.Config(
+            **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        )
+    except TypeError as error:
+        raise NodeError(f"config of {node_class.__name__}: {error}") from None
+
+
+def _tie_to_parent(spec: Spec) -> None:
+    """Asks the kernel for SIGTERM when the supervisor dies, and names the process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"sp:{spec.name}"[:15].encode(), 0, 0, 0)
+    if spec.supervisor_pid and os.getppid() != spec.supervisor_pid:
+        sys.exit(0)  # it died before the request above
+
+
+def _take_priority(spec: Spec) -> None:
+    """CPU set and niceness; said once and gone without where the machine refuses."""
+    if spec.cpus:
+        allowed = set(spec.cpus) & os.sched_getaffinity(0)
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+        else:
+            sys.stderr.write(
+                f"{spec.name}: none of the CPUs {spec.cpus} is available; any is used\n"
+            )
+    if spec.nice:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+        except PermissionError:
+            sys.stderr.write(f"{spec.name}: may not take nice {spec.nice}; running without\n")

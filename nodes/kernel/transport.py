@@ -1,0 +1,372 @@
+"""Frames between processes over ZeroMQ; the only module that imports it.
+
+`latest`: one conflating PUB per topic and one conflating SUB per reader, single frames. CONFLATE on
+both ends, because on the reader alone a stalled reader still lags behind the publisher's pipe.
+`stream`: a PUSH pipe per declared reader with a bounded backlog behind it, plus a PUB for taps, so
+that neither a slow reader nor an observer ever holds up the writer; what is lost is counted.
+All endpoints are files of the run's private directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+from zmq.backend import zmq_poll
+
+from safetypilot.nodes.kernel.errors import KernelError, RequestRefused, TopicTaken, Unanswered
+
+STREAM_PIPE = 1000  # messages in flight per reader
+STREAM_BACKLOG = 10_000  # messages kept for a reader that is stalled or being restarted
+_LONGEST_IPC_PATH = 100
+
+__all__ = ["NOBLOCK", "POLLIN", "Endpoints", "zmq_poll"]
+POLLIN, NOBLOCK, EVENTS = zmq.POLLIN, zmq.NOBLOCK, zmq.EVENTS
+
+
+class Endpoints:
+    """Names of the sockets of one run, all below its private runtime directory."""
+
+    def __init__(self, runtime_dir: str | Path) -> None:
+        self.root = Path(runtime_dir)
+        if len(str(self.root)) > _LONGEST_IPC_PATH - 40:
+            raise KernelError(
+                f"the runtime directory's path is too long for local sockets: {self.root}; "
+                "set TMPDIR to a shorter one"
+            )
+
+    def make(self) -> None:
+        """Creates the directory tree, private to this user."""
+        for folder in (self.root, *(self.root / name for name in "tscl")):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def topic(self, topic: str) -> str:
+        return f"ipc://{self.root}/t/{topic}"
+
+    def stream(self, topic: str, reader: str) -> str:
+        return f"ipc://{self.root}/s/{topic}.{reader}"
+
+    def control(self, node: str) -> str:
+        return f"ipc://{self.root}/c/{node}"
+
+    def lockstep(self, node: str) -> str:
+        return f"ipc://{self.root}/l/{node}"
+
+    @property
+    def supervisor(self) -> str:
+        return f"ipc://{self.root}/supervisor"
+
+    def claim(self, topic: str) -> int:
+        """Takes the one write lock of a topic; held until the process ends.
+
+        Raises:
+            TopicTaken: another writer holds it.
+        """
+        handle = os.open(self.root / "t" / f"{topic}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise TopicTaken(
+                f"topic {topic!r} has a writer already; a topic has exactly one: "
+                "remap one of the two or remove it from the launch file"
+            ) from None
+        return handle
+
+
+def _socket(context: zmq.Context[Any], kind: int, **options: int) -> zmq.Socket[Any]:
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, options.pop("LINGER", 0))
+    socket.setsockopt(zmq.MAXMSGSIZE, 16 * 2**20)
+    for name, value in options.items():
+        socket.setsockopt(getattr(zmq, name), value)
+    return socket
+
+
+class LatestWriter:
+    """Publishes the newest value of a topic; never blocks, never queues."""
+
+    def __init__(self, context: zmq.Context[Any], endpoints: Endpoints, topic: str) -> None:
+        self._lock = endpoints.claim(topic)
+        self._socket = _socket(context, zmq.PUB, CONFLATE=1)
+        self._socket.bind(endpoints.topic(topic))
+        self._send = self._socket.send
+
+    def send(self, frame: bytes) -> None:
+        self._send(frame, NOBLOCK)
+
+    def summary(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        self._socket.close()
+        os.close(self._lock)
+
+
+class LatestReader:
+    """Holds the newest unread frame of a topic."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self.socket = _socket(context, zmq.SUB, CONFLATE=1, RECONNECT_IVL=10)
+        self.socket.subscribe(b"")
+        self.socket.connect(endpoint)
+
+    def receive(self) -> bytes | None:
+        """The newest frame since the last call, or None."""
+        if self.socket.get(EVENTS) & POLLIN:
+            return self.socket.recv(NOBLOCK)
+        return None
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class StreamWriter:
+    """Sends every message to every declared reader, and says what it had to drop."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        topic: str,
+        readers: list[str],
+        pipe: int = STREAM_PIPE,
+        backlog: int = STREAM_BACKLOG,
+    ) -> None:
+        self._lock = endpoints.claim(topic)
+        self._tap = _socket(context, zmq.PUB, SNDHWM=pipe)
+        self._tap.bind(endpoints.topic(topic))
+        self._pipes: dict[str, tuple[zmq.Socket[Any], deque[bytes]]] = {}
+        self.dropped = dict.fromkeys(readers, 0)
+        self._limit = backlog
+        for reader in readers:
+            socket = _socket(context, zmq.PUSH, SNDHWM=pipe, IMMEDIATE=1, LINGER=300)
+            socket.bind(endpoints.stream(topic, reader))
+            self._pipes[reader] = (socket, deque())
+
+    def send(self, frame: bytes) -> None:
+        self._tap.send(frame, NOBLOCK)
+        for reader, (_, backlog) in self._pipes.items():
+            if len(backlog) >= self._limit:
+                backlog.popleft()
+                self.dropped[reader] += 1
+            backlog.append(frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Pushes what waits, as far as the readers take it."""
+        for socket, backlog in self._pipes.values():
+            try:
+                while backlog:
+                    socket.send(backlog[0], NOBLOCK)
+                    backlog.popleft()
+            except zmq.Again:
+                continue
+
+    def summary(self) -> dict[str, int]:
+        return {
+            f"{reader}.{what}": count
+            for reader, (_, backlog) in self._pipes.items()
+            for what, count in (("waiting", len(backlog)), ("dropped", self.dropped[reader]))
+        }
+
+    def close(self) -> None:
+        self.flush()
+        for socket, _ in self._pipes.values():
+            socket.close()
+        self._tap.close()
+        os.close(self._lock)
+
+
+class StreamReader:
+    """Receives every message of a stream that its writer sent to this reader."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, pipe: int = STREAM_PIPE) -> None:
+        self.socket = _socket(context, zmq.PULL, RCVHWM=pipe, RECONNECT_IVL=10)
+        self.socket.connect(endpoint)
+
+    def receive(self) -> bytes | None:
+        if self.socket.get(EVENTS) & POLLIN:
+            return self.socket.recv(NOBLOCK)
+        return None
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Tap:
+    """An observer of a topic or stream: sees what passes, and can never hold up the writer."""
+
+    def __init__(self, endpoints: Endpoints, topic: str, conflate: bool = False) -> None:
+        self._context = zmq.Context(1)
+        self._socket = _socket(self._context, zmq.SUB, CONFLATE=int(conflate), RECONNECT_IVL=50)
+        self._socket.subscribe(b"")
+        self._socket.connect(endpoints.topic(topic))
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        if self._socket.poll(int(timeout_s * 1000)):
+            return self._socket.recv()
+        return None
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+class ControlServer:
+    """A node's side of requests: one at a time, answered between two steps."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self.socket = _socket(context, zmq.REP)
+        self.socket.bind(endpoint)
+        self.refused = 0
+
+    def receive(self) -> tuple[str, dict[str, Any]] | None:
+        """The next request and its arguments; a malformed one is answered and counted."""
+        if not self.socket.get(EVENTS) & POLLIN:
+            return None
+        parts = self.socket.recv_multipart(NOBLOCK)
+        try:
+            request, arguments = msgpack.unpackb(b"".join(parts))
+            if type(request) is not str or type(arguments) is not dict:
+                raise ValueError
+        except Exception:  # noqa: BLE001  msgpack raises a dozen unrelated types on garbage
+            self.refused += 1
+            self.answer({"ok": False, "error": "malformed request"})
+            return None
+        return request, arguments
+
+    def answer(self, reply: dict[str, Any]) -> None:
+        self.socket.send(msgpack.packb(reply, default=str), NOBLOCK)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def request(
+    endpoints: Endpoints,
+    node: str,
+    name: str,
+    arguments: dict[str, Any] | None = None,
+    timeout_s: float = 5.0,
+) -> dict[str, Any]:
+    """Asks a running node for something, from any process of this user.
+
+    Returns:
+        The node's result.
+
+    Raises:
+        Unanswered: no answer in time. RequestRefused: the node said no, and why.
+    """
+    context = zmq.Context(1)
+    try:
+        socket = _socket(context, zmq.REQ)
+        socket.connect(endpoints.control(node))
+        socket.send(msgpack.packb([name, arguments or {}]))
+        if not socket.poll(int(timeout_s * 1000)):
+            raise Unanswered(f"{node} did not answer {name!r} within {timeout_s:g} s")
+        reply: dict[str, Any] = msgpack.unpackb(socket.recv())
+    finally:
+        context.destroy(0)
+    if not reply.get("ok"):
+        raise RequestRefused(str(reply.get("error", "refused")))
+    result: dict[str, Any] = reply.get("result", {})
+    return result
+
+
+class Report:
+    """A node's line to the supervisor: health and events; dropped rather than ever waited for."""
+
+    def __init__(self, context: zmq.Context[Any], endpoints: Endpoints, node: str) -> None:
+        self._socket = _socket(context, zmq.PUSH, SNDHWM=1000, LINGER=300)
+        self._socket.connect(endpoints.supervisor)
+        self._node = node
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        try:
+            self._socket.send(msgpack.packb([self._node, kind, data], default=str), NOBLOCK)
+        except zmq.Again:
+            return
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Inbox:
+    """The supervisor's side: reports of all nodes, and the streams it reads itself."""
+
+    def __init__(self, endpoints: Endpoints, streams: tuple[str, ...] = ()) -> None:
+        self._context = zmq.Context(1)
+        self._reports = _socket(self._context, zmq.PULL)
+        self._reports.bind(endpoints.supervisor)
+        self._streams = {
+            topic: StreamReader(self._context, endpoints.stream(topic, "supervisor"))
+            for topic in streams
+        }
+
+    def receive(
+        self, timeout_s: float
+    ) -> tuple[list[tuple[str, str, dict[str, Any]]], list[tuple[str, bytes]]]:
+        """Waits for something, then takes all there is: (node, kind, data)s and (topic, frame)s."""
+        sockets = [self._reports, *(reader.socket for reader in self._streams.values())]
+        zmq_poll([(socket, POLLIN) for socket in sockets], int(timeout_s * 1000))
+        reports, frames = [], []
+        while self._reports.get(EVENTS) & POLLIN:
+            try:
+                node, kind, data = msgpack.unpackb(self._reports.recv(NOBLOCK))
+                reports.append((str(node), str(kind), dict(data)))
+            except Exception:  # noqa: BLE001  garbage on the socket must not end the run
+                continue
+        for topic, reader in self._streams.items():
+            while (frame := reader.receive()) is not None:
+                frames.append((topic, frame))
+        return reports, frames
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+class LockstepServer:
+    """A node's side of the lockstep scheduler's calls."""
+
+    def __init__(self, endpoints: Endpoints, node: str) -> None:
+        self._context = zmq.Context(1)
+        self._socket = _socket(self._context, zmq.REP)
+        self._socket.bind(endpoints.lockstep(node))
+
+    def receive(self, timeout_s: float) -> list[Any] | None:
+        if self._socket.poll(int(timeout_s * 1000)):
+            call: list[Any] = msgpack.unpackb(self._socket.recv())
+            return call
+        return None
+
+    def answer(self, reply: list[Any]) -> None:
+        self._socket.send(msgpack.packb(reply, default=str))
+
+    def close(self) -> None:
+        self._context.destroy(300)
+
+
+class LockstepClient:
+    """The scheduler's side: one synchronous call at a time."""
+
+    def __init__(self, endpoints: Endpoints, node: str) -> None:
+        self._context = zmq.Context(1)
+        self._socket = _socket(self._context, zmq.REQ)
+        self._socket.connect(endpoints.lockstep(node))
+        self._node = node
+
+    def call(self, arguments: list[Any], timeout_s: float) -> list[Any]:
+        """Raises Unanswered if the node's process does not answer in time."""
+        self._socket.send(msgpack.packb(arguments))
+        if not self._socket.poll(int(timeout_s * 1000)):
+            raise Unanswered(f"{self._node} did not answer the lockstep scheduler in {timeout_s} s")
+        reply: list[Any] = msgpack.unpackb(self._socket.recv())
+        return reply
+
+    def close(self) -> None:
+        self._context.destroy(0)
