@@ -1,0 +1,253 @@
+"""The recovery policy: a plan that keeps the predicted risk low, by model predictive control.
+
+Letters: N candidates, H horizon in steps, P particles, E nets of the ensemble, O observation and
+A action dimension.
+
+The cost of a plan is the published one (Recovery RL, arXiv 2010.15920; PETS, arXiv 1805.12114):
+sum over i < H of Q_risk(s_{t+i}, a_{t+i}), mean over particles that each keep their net for the
+whole horizon (TS-infinity). All candidates of one call meet the same noise, so that they differ by
+their actions and not by luck. The critic judges all steps of all candidates in one call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from safetypilot.policies import planning
+
+Array = NDArray[np.float32]
+
+
+class Dynamics(Protocol):
+    """What predicts the next observation: a learned ensemble, or the true model."""
+
+    @property
+    def ensemble_size(self) -> int:
+        """E: particles are divided over so many nets."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether ``noise`` matters; if not, one particle per net is enough."""
+
+    def predict(self, observation: Array, action: Array, noise: Array) -> Array:
+        """(E, B, O), (E, B, A), (E, B, O) -> (E, B, O)."""
+
+
+class Critic(Protocol):
+    """What judges an action: policies/critic.py, or a stand-in."""
+
+    def risks(self, observation: Array, action: Array) -> Array:
+        """(B, O), (B, A) -> (B,), each in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """How to search for a recovery plan.
+
+    Attributes:
+        planner: method, horizon, population, iterations.
+        particles: P, rounded up to a multiple of the ensemble size.
+        action_penalty: cost of a full action per step and dimension. Tiny: it decides only where
+            the risk is flat (all plans safe, or none), and there for the smallest action.
+        warm_start: begin from the previous plan. Off, the answer to an observation depends on no
+            other observation, so that a restarted planner continues identically.
+        rest_action: the action that moves nothing, always tried; None for zero.
+    """
+
+    planner: planning.PlannerConfig = field(default_factory=planning.PlannerConfig)
+    particles: int = 5
+    action_penalty: float = 1e-3
+    warm_start: bool = True
+    rest_action: tuple[float, ...] | None = None
+
+    @classmethod
+    def published(cls, horizon: int) -> "RecoveryConfig":
+        """The settings of Recovery RL: CEM 400/40/5, 20 particles, no action penalty."""
+        planner = planning.PlannerConfig.published(horizon)
+        return cls(planner=planner, particles=20, action_penalty=0.0)
+
+
+class Plan(NamedTuple):
+    """A recovery plan; ``actions[i]`` is for observation ``seq + i``.
+
+    ``risks`` are NaN when there was no time to evaluate the plan (then ``iterations`` is 0): such
+    a plan is not vetted and not for control.
+    """
+
+    actions: Array  # (H, A), inside the action box
+    risks: Array  # (H,), predicted Q_risk of each step, mean over particles
+    iterations: int
+
+
+class RecoveryPlanner:
+    """Plans the actions that keep the predicted risk low."""
+
+    def __init__(
+        self,
+        config: RecoveryConfig,
+        dynamics: Dynamics,
+        critic: Critic,
+        action_low: ArrayLike,
+        action_high: ArrayLike,
+        seed: int = 0,
+    ) -> None:
+        """Allocate for the action box.
+
+        Args:
+            config: how to search.
+            dynamics: predicts; see ``EnsembleDynamics`` and ``MujocoDynamics``.
+            critic: judges; see ``policies/critic.py``.
+            action_low: smallest action, (A,).
+            action_high: largest action, (A,).
+            seed: with ``seq`` the only source of chance.
+        """
+        if config.particles < 1:
+            raise ValueError(f"particles={config.particles}, at least 1 is needed")
+        self.config = config
+        low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+        self._state = planning.PlannerState(config.planner, low, high)
+        rest = np.zeros_like(low) if config.rest_action is None else config.rest_action
+        self._rest = np.clip(np.asarray(rest, np.float32).reshape(low.shape), low, high)  # (A,)
+        half = np.maximum(self._state.width / 2, np.finfo(np.float32).tiny)
+        self._weight = config.action_penalty / np.square(half)  # (A,)
+        horizon = config.planner.horizon
+        self._guesses = np.broadcast_to(self._rest, (1, horizon, low.size))
+        self._seed = seed
+        self._last_seq: int | None = None
+        self._finish_ns = 0.0  # expected duration of the last evaluation
+        self._models = (dynamics, critic)
+        self._rollouts: dict[int, _Rollout] = {}
+
+    def reset(self) -> None:
+        """Forget the previous plan, as at the start of an episode."""
+        self._last_seq = None
+        self._state.reset()
+
+    def swap(self, *, dynamics: Dynamics | None = None, critic: Critic | None = None) -> None:
+        """Plan with other models from the next call on; the previous plan stays a starting point.
+
+        Args:
+            dynamics: the new dynamics, or None to keep the old.
+            critic: the new critic, or None to keep the old.
+        """
+        old_dynamics, old_critic = self._models
+        self._models = (
+            old_dynamics if dynamics is None else dynamics,
+            old_critic if critic is None else critic,
+        )
+        self._rollouts = {}
+
+    def plan(
+        self,
+        observation: ArrayLike,
+        seq: int,
+        clock: Callable[[], int] | None = None,
+        deadline_ns: int | None = None,
+    ) -> Plan:
+        """Search for the plan of least predicted risk and answer by the deadline.
+
+        Args:
+            observation: where the plan starts, (O,), finite.
+            seq: number of the observation; plans of the same episode are ``seq`` apart in steps.
+            clock: the time in ns.
+            deadline_ns: when the answer must be there, on ``clock``; None for no deadline.
+        """
+        start = np.asarray(observation, np.float32)
+        if start.ndim != 1 or not np.isfinite(start).all():
+            raise ValueError(f"a finite observation of shape (O,) is needed, not {start!r}")
+        self._advance(seq)
+        rng = np.random.default_rng((self._seed, seq))
+        noise = self._noise(rng, start.size)
+
+        def cost(plans: Array) -> Array:
+            total: Array = self._risks(start, plans, noise).sum(axis=0)
+            if self.config.action_penalty > 0:
+                total += np.square(plans - self._rest).sum(axis=1) @ self._weight
+            return total
+
+        found = planning.plan(
+            cost,
+            self._state,
+            self.config.planner,
+            rng,
+            guesses=self._guesses,
+            clock=clock,
+            deadline_ns=None if deadline_ns is None else deadline_ns - int(self._finish_ns),
+        )
+        if not found.iterations:
+            unknown = np.full(len(found.plan), np.nan, np.float32)
+            return Plan(found.plan, unknown, 0)
+        began = clock() if clock is not None else 0
+        risks = self._risks(start, found.plan[None], noise)[:, 0].copy()
+        took = clock() - began if clock is not None else 0
+        self._finish_ns = max(took, 0.9 * self._finish_ns)
+        return Plan(found.plan, risks, found.iterations)
+
+    def _advance(self, seq: int) -> None:
+        """Shift the previous plan by the steps since, or forget it."""
+        last, self._last_seq = self._last_seq, seq
+        if last is None or not self.config.warm_start:
+            self._state.reset()
+        else:
+            self._state.shift(seq - last)
+
+    def _noise(self, rng: np.random.Generator, size: int) -> Array:
+        """Normal numbers for all particles and steps, (H-1, E, P/E, O), the same for all plans."""
+        dynamics = self._models[0]
+        nets = dynamics.ensemble_size
+        each = -(-self.config.particles // nets) if dynamics.noisy else 1
+        shape = (self.config.planner.horizon - 1, nets, each, size)
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def _risks(self, start: Array, plans: Array, noise: Array) -> Array:
+        """Predicted risk of each step: (O,), (N, H, A), (H-1, E, P/E, O) -> (H, N)."""
+        count = len(plans)
+        if count not in self._rollouts:
+            self._rollouts[count] = _Rollout(plans.shape, noise.shape)
+        return self._rollouts[count].risks(*self._models, start, plans, noise)
+
+
+class _Rollout:
+    """Memory to roll N plans with P particles, and the roll itself."""
+
+    def __init__(self, plans: tuple[int, ...], noise: tuple[int, ...]) -> None:
+        """Allocate for plans (N, H, A) and noise (H-1, E, P/E, O)."""
+        count, self._horizon, actions = plans
+        later, nets, each, size = noise
+        self._particles = nets * each
+        rows = 1 + later * self._particles  # the first step is the same for all particles
+        self._states = np.empty((rows, count, size), np.float32)
+        self._actions = np.empty((rows, count, actions), np.float32)
+        self._start = np.empty((nets, each * count, size), np.float32)
+        self._first = np.empty((nets, each, count, actions), np.float32)
+        self._first_actions = self._first.reshape(nets, each * count, actions)
+        self._later_actions = self._actions[1:].reshape(later, self._particles, count, actions)
+        self._noise = np.empty((later, nets, each, count, size), np.float32)
+        self._flat_actions = self._actions.reshape(rows * count, actions)
+        self._step_states = self._states[1:].reshape(later, nets, each * count, size)
+        self._step_actions = self._actions[1:].reshape(later, nets, each * count, actions)
+        self._step_noise = self._noise.reshape(later, nets, each * count, size)
+
+    def risks(
+        self, dynamics: Dynamics, critic: Critic, start: Array, plans: Array, noise: Array
+    ) -> Array:
+        """Predicted risk of each step, mean over particles, (H, N)."""
+        states, actions = self._states, self._actions
+        rows, count, size = states.shape
+        later, particles = self._horizon - 1, self._particles
+        states[0] = self._start[:] = start
+        by_step = plans.transpose(1, 0, 2)  # (N, H, A) -> (H, N, A)
+        actions[0] = self._first[:] = by_step[0]
+        self._later_actions[:] = by_step[1:, None]
+        self._noise[:] = noise[:, :, :, None]
+        state, action = self._start, self._first_actions
+        for step in range(later):
+            self._step_states[step] = dynamics.predict(state, action, self._step_noise[step])
+            state, action = self._step_states[step], self._step_actions[step]
+        flat = critic.risks(states.reshape(rows * count, size), self._flat_actions)
+        risk = np.where(np.isfinite(states).all(axis=2), flat.reshape(rows, count), np.nan)
+        mean = risk[1:].reshape(later, particles, count).mean(axis=1)  # (H-1, P, N) -> (H-1, N)
+        return np.concatenate((risk[:1], mean))
