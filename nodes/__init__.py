@@ -1,1 +1,1 @@
-"""One module per process: each translates messages for a policy, a model, an env or a driver, and decides nothing itself."""
+"""One module per process: each translates messages for a policy, a model, an env or a driver."""

@@ -1,1 +1,1 @@
-"""The microkernel: messages, wire, topics, transport, clocks, the node contract, health and the executors."""
+"""The microkernel: messages, wire, topics, transport, clocks, the node contract and executors."""

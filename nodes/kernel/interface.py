@@ -35,7 +35,9 @@ class Interface:
                 raise KernelError(f"interface: {name} has {got} entries, action_names has {size}")
         if len(self.observation_units) != len(self.observation_names):
             raise KernelError("interface: observation_units and observation_names differ in length")
-        limits = zip(self.action_names, self.action_low, self.failsafe, self.action_high)
+        limits = zip(
+            self.action_names, self.action_low, self.failsafe, self.action_high, strict=True
+        )
         for name, low, failsafe, high in limits:
             if not (isfinite(low) and isfinite(high) and low <= failsafe <= high):
                 raise KernelError(

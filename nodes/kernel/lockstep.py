@@ -55,8 +55,11 @@ class Host:
         self._outputs: list[tuple[str, bytes]] = []
         self._events: list[dict[str, Any]] = []
         self._remap = spec.remap
-        self._local = {spec.remap.get(port.topic, port.topic): port.topic
-                       for port in node_class.inputs}  # fmt: skip
+        self._local = {
+            spec.remap.get(port.topic, port.topic): port.topic
+            for port in node_class.inputs
+            if port.topic not in spec.absent
+        }
         self._health = {
             name: InputHealth(spec.period_ns, TOPICS[name].stale_after_periods)
             for name in self._local.values()
@@ -73,6 +76,7 @@ class Host:
                 clock=self._clock,
                 realtime=False,
                 executor=self,
+                generation=spec.generation,
             ),
         )
 

@@ -18,10 +18,15 @@ from safetypilot.nodes.kernel.interface import Interface
 
 
 class Input(NamedTuple):
-    """A topic a node reads. A passive input is only drained when something else wakes the node."""
+    """A topic a node reads.
+
+    A passive input (`wakes=False`) is only drained when something else wakes the node. An optional
+    one may have no writer in the graph.
+    """
 
     topic: str
     wakes: bool = True
+    optional: bool = False
 
 
 class Executor(Protocol):
@@ -54,6 +59,7 @@ class Context:
     clock: Clock
     realtime: bool
     executor: Executor
+    generation: int = 0  # how often this node has been restarted in this run
 
     def emit(self, topic: str, message: Any) -> None:
         """Publishes a message on one of the node's outputs, at once."""
@@ -121,6 +127,7 @@ class Spec:
         node: "module:Class".
         readers: for each stream the node writes, the names of its readers.
         remap: the node's own topic names -> the graph's.
+        absent: optional inputs that no node of this graph writes (own names).
         cpus: CPU set, or empty for any. nice: 0 is normal, negative is favoured.
     """
 
@@ -135,6 +142,7 @@ class Spec:
     clock: str = "realtime"
     readers: dict[str, list[str]] = field(default_factory=dict)
     remap: dict[str, str] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
     cpus: list[int] = field(default_factory=list)
     nice: int = 0
     supervisor_pid: int = 0

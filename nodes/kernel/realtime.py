@@ -69,6 +69,7 @@ class RealtimeExecutor:
             clock=RealClock(),
             realtime=True,
             executor=self,
+            generation=spec.generation,
         )
         self.node = node_class(config, context)
         self._open_ports(node_class)
@@ -88,6 +89,8 @@ class RealtimeExecutor:
         self._readers: list[tuple[str, LatestReader | StreamReader, Any, InputHealth]] = []
         self._polled: list[tuple[Any, int]] = [(self._control.socket, POLLIN)]
         for port in node_class.inputs:
+            if port.topic in self.spec.absent:
+                continue
             topic = remap.get(port.topic, port.topic)
             info = TOPICS[port.topic]
             reader: LatestReader | StreamReader
@@ -161,9 +164,10 @@ class RealtimeExecutor:
             ready = True
         else:
             ready = True
-        if ready:
-            self._drain()
         now = monotonic_ns()
+        if ready or (wake is not None and now >= wake):
+            self._drain()  # before the timer, which shall see what passive inputs brought
+            now = monotonic_ns()
         if self._active:
             wake = self.node.next_wake_ns
             if wake is not None and now >= wake:

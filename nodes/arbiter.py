@@ -1,0 +1,308 @@
+"""The arbiter: feeds the pure `decide()` of policies/shield.py and sends what it chose.
+
+It decides once per observation: at once when the proposal is approved; when the proposal is not, as
+soon as a recovery for that observation is there; at its own deadline with whatever has come. It
+never waits for a peer beyond that, and a late answer is counted and never used.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
+from safetypilot.nodes.kernel.health import Histogram
+from safetypilot.nodes.kernel.node import Context, Input, Node
+from safetypilot.nodes.kernel.process import main
+from safetypilot.policies import shield
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shield's rules. Defaults are Recovery RL's rule; options beyond it are off.
+
+    Attributes:
+        eps: risk above which the proposal is not executed.
+        shield: False flies the task policy bare (still armed, fresh, finite and within limits).
+        deadline: share of the period after which the arbiter decides with what it has.
+        validity: age in periods beyond which an input is not used.
+        arm: "auto" arms after `arm_steps` complete steps in a row, "manual" waits for a person.
+        eps_exit, dwell_steps, dwell_backoff, switch_limit, switch_window, recovery_limit, max_step,
+        tail_limit, require_fallback: see policies/shield.py, Rules.
+    """
+
+    eps: float
+    shield: bool = True
+    deadline: float = 0.65
+    validity: float = 1.0
+    arm: str = "auto"
+    arm_steps: int = 3
+    eps_exit: float | None = None
+    dwell_steps: int = 0
+    dwell_backoff: float = 1.0
+    switch_limit: int | None = None
+    switch_window: int = 100
+    recovery_limit: int | None = None
+    max_step: float | None = None
+    tail_limit: int | None = None
+    require_fallback: bool = False
+
+
+@dataclass
+class _Step:
+    """What has come for the observation under way."""
+
+    observation: messages.Observation
+    proposal: messages.Proposal | None = None
+    risk: messages.Risk | None = None
+    recovery: messages.Recovery | None = None
+
+
+@dataclass
+class _Counts:
+    decisions: int = 0
+    sources: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    reasons: dict[str, int] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
+
+
+class Arbiter(Node):
+    # Risk and recovery complete a step, so they wake it; the rest waits in the sockets until then.
+    inputs = (
+        Input("observation", wakes=False),
+        Input("proposal", wakes=False),
+        Input("recovery"),
+        Input("risk"),
+    )
+    outputs = ("command", "decision")
+    Config = Config
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(config, context)
+        self._state = shield.State.initial()
+        self._step: _Step | None = None
+        self._decided = -1
+        self._armed = False
+        self._complete_steps = 0
+        self._counts = _Counts()
+        self._lateness = Histogram()
+        self._unknown = np.full(context.interface.action_size, np.nan, np.float32)
+        self._latch = context.runtime_dir / "estop"
+        self._early: dict[str, Any] = {}
+
+    def configure(self) -> None:
+        config, interface, period = self.config, self.context.interface, self.context.period_ns
+        if config.arm not in ("auto", "manual"):
+            raise NodeError(f"arbiter.arm is {config.arm!r}; it can be auto or manual")
+        if not 0 < config.deadline < 1:
+            raise NodeError(f"arbiter.deadline is {config.deadline}; it is a share of the period")
+        validity = int(config.validity * period)
+        try:
+            self._rules = shield.Rules(
+                eps=config.eps,
+                action_low=interface.action_low,
+                action_high=interface.action_high,
+                failsafe=interface.failsafe,
+                observation_validity_ns=validity,
+                proposal_validity_ns=validity,
+                risk_validity_ns=validity,
+                recovery_validity_ns=validity,
+                tail_validity_ns=64 * period,  # bounded by the plan's length and tail_limit
+                command_validity_ns=period,
+                shield=config.shield,
+                eps_exit=config.eps_exit,
+                dwell_steps=config.dwell_steps,
+                dwell_backoff=config.dwell_backoff,
+                switch_limit=config.switch_limit,
+                switch_window=config.switch_window,
+                recovery_limit=config.recovery_limit,
+                max_step=config.max_step,
+                tail_limit=config.tail_limit,
+                require_fallback=config.require_fallback,
+            )
+        except ValueError as error:
+            raise NodeError(f"arbiter: {error}") from None
+        self._deadline_ns = int(config.deadline * period)
+        self._estop = self._latch.exists()  # the latch outlives this process
+
+    def on_message(self, topic: str, message: Any, now_ns: int) -> None:
+        if topic == "observation":
+            self._begin(message)
+            return
+        step = self._step
+        if step is None or message.seq > step.observation.seq:
+            self._early[topic] = message  # overtook its observation on another socket
+            return
+        if message.seq < step.observation.seq or message.seq <= self._decided:
+            if topic == "recovery" and message.seq == step.observation.seq:
+                self._keep(message, now_ns)  # too late to fly itself, but its tail may be needed
+            else:
+                self._late(topic, message, now_ns)
+            return
+        setattr(step, topic, message)
+        if topic != "proposal":
+            self._consider(now_ns)
+
+    def _begin(self, observation: messages.Observation) -> None:
+        if observation.seq <= self._decided:
+            return
+        self._step = step = _Step(observation)
+        for topic, message in self._early.items():
+            if message.seq == observation.seq:
+                setattr(step, topic, message)
+        self._early.clear()
+        self.next_wake_ns = observation.stamp_ns + self._deadline_ns
+
+    def _keep(self, recovery: messages.Recovery, now_ns: int) -> None:
+        step = self._step
+        if step is not None and step.recovery is None:
+            step.recovery = recovery
+            self._state = shield.keep_plan(
+                self._state, _observation(step), _recovery(recovery), now_ns, self._rules
+            )
+
+    def _late(self, topic: str, message: Any, now_ns: int) -> None:
+        self._counts.late[topic] = self._counts.late.get(topic, 0) + 1
+        self._lateness.add(now_ns - message.stamp_ns)
+
+    def _consider(self, now_ns: int) -> None:
+        """Decides now if nothing that may still come could change the choice for the better."""
+        step = self._step
+        if step is None or step.proposal is None or step.risk is None:
+            return
+        complete = step.recovery is not None
+        approved = step.risk.risk <= self._rules.exit_risk or not self._rules.shield
+        plain = not (self._rules.require_fallback or self._rules.dwell_steps)
+        if complete or (approved and plain and self._armed):
+            self._decide(now_ns)
+
+    def on_timer(self, now_ns: int) -> None:
+        step = self._step
+        if step is None or step.observation.seq <= self._decided:
+            self.next_wake_ns = now_ns + self.context.period_ns  # no new observation yet
+        elif now_ns >= step.observation.stamp_ns + self._deadline_ns:
+            self._decide(now_ns)
+        else:
+            self.next_wake_ns = step.observation.stamp_ns + self._deadline_ns
+            self._consider(now_ns)
+
+    def _decide(self, now_ns: int) -> None:
+        step = self._step
+        if step is None:
+            return
+        observation, proposal, risk, recovery = (
+            step.observation, step.proposal, step.risk, step.recovery,
+        )  # fmt: skip
+        inputs = shield.Inputs(
+            _observation(step),
+            proposal
+            and shield.Proposal(
+                proposal.seq, proposal.stamp_ns, proposal.proposal_id, proposal.action
+            ),
+            risk and shield.Risk(risk.seq, risk.stamp_ns, risk.proposal_id, risk.risk),
+            recovery and _recovery(recovery),
+            self._armed,
+            self._estop,
+        )
+        self._state, decision = shield.decide(self._state, inputs, now_ns, self._rules)
+        self._decided = observation.seq
+        self.context.emit(
+            "command",
+            messages.Command(
+                observation.seq, observation.stamp_ns, now_ns, decision.action, decision.source,
+                decision.reason, proposal.proposal_id if proposal else -1,
+                proposal.action if proposal else self._unknown, decision.risk,
+                decision.valid_until_ns, self._state.estop, proposal.model if proposal else "",
+            ),  # fmt: skip
+        )
+        self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
+        self._record(step, decision, now_ns)
+        if not self._armed:
+            self._arm(step)
+
+    def _arm(self, step: _Step) -> None:
+        """Not armed until every input the shield needs has come in time for a few steps."""
+        needed = (step.proposal, step.risk, step.recovery) if self._rules.shield else (
+            step.proposal,)  # fmt: skip
+        self._complete_steps = self._complete_steps + 1 if None not in needed else 0
+        if self.config.arm == "auto" and self._complete_steps >= self.config.arm_steps:
+            self._armed = True
+            self.context.event("armed", seq=step.observation.seq)
+
+    def _record(self, step: _Step, decision: shield.Decision, now_ns: int) -> None:
+        counts, observation = self._counts, step.observation
+        counts.decisions += 1
+        counts.sources[decision.source] += 1
+        name = decision.reason.name
+        counts.reasons[name] = counts.reasons.get(name, 0) + 1
+        inputs = (step.proposal, step.risk, step.recovery)
+        ages = [-1 if m is None else now_ns - m.stamp_ns for m in (observation, *inputs)]
+        models = ", ".join(
+            f"{role}={m.model}"
+            for role, m in zip(("task_policy", "safety_critic", "recovery"), inputs, strict=True)
+            if m is not None
+        )
+        self.context.emit(
+            "decision",
+            messages.Decision(
+                observation.seq, observation.stamp_ns, now_ns, decision.source, decision.reason,
+                decision.recovery_reason, decision.alternative, decision.risk, self._rules.eps,
+                *ages, models,
+            ),  # fmt: skip
+        )
+
+    def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        reason = str(arguments.get("reason", ""))
+        if request == "estop":
+            self._estop = True
+            self._latch.write_text(json.dumps({"reason": reason, "at_ns": now_ns}))
+        elif request == "reset":
+            self._estop = False
+            self._latch.unlink(missing_ok=True)
+            self._state = shield.reset(self._state)
+        elif request == "arm":
+            if self._complete_steps < self.config.arm_steps:
+                raise RequestRefused(
+                    f"cannot arm: inputs were complete for {self._complete_steps} steps in a row, "
+                    f"{self.config.arm_steps} are needed; see `safetypilot nodes`"
+                )
+            self._armed = True
+        elif request == "disarm":
+            self._armed = False
+            self._complete_steps = 0
+        else:
+            raise RequestRefused(f"the arbiter knows estop, reset, arm, disarm; not {request!r}")
+        self.context.event(request, reason=reason)
+        return {"armed": self._armed, "estop": self._estop}
+
+    def status(self) -> dict[str, Any]:
+        counts = self._counts
+        return {
+            "armed": self._armed,
+            "estop": self._estop or self._state.estop,
+            "eps": self._rules.eps,
+            "shield": self._rules.shield,
+            "decisions": counts.decisions,
+            "sources": dict(zip(("task", "recovery", "tail", "failsafe"), counts.sources,
+                                strict=True)),
+            "reasons": dict(counts.reasons),
+            "late": dict(counts.late),
+            "late_us": self._lateness.summary(),
+        }  # fmt: skip
+
+
+def _observation(step: _Step) -> shield.Observation:
+    observation = step.observation
+    return shield.Observation(observation.seq, observation.stamp_ns, observation.step)
+
+
+def _recovery(message: messages.Recovery) -> shield.Recovery:
+    return shield.Recovery(message.seq, message.stamp_ns, message.plan, float(message.risks.max()))
+
+
+if __name__ == "__main__":
+    main(Arbiter)

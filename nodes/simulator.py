@@ -1,0 +1,243 @@
+"""The plant in simulation: a Gymnasium environment on the graph's clock.
+
+A control period: publish the observation on the tick, take the first acceptable command for that
+very observation, step the physics with it, wait for the next tick. If none has come by the command
+deadline the plant applies its own failsafe action and counts a missed deadline. It trusts nobody:
+late, foreign, out-of-limits commands are refused and counted, whatever the arbiter says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safetypilot.envs import costs, registry
+from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
+from safetypilot.nodes.kernel.node import Context, Input, Node
+from safetypilot.nodes.kernel.process import main
+
+FAILSAFE = 3  # policies.shield.Source.FAILSAFE; a plant knows the wire, not the shield
+_TOLERANCE = 1e-6  # of the action range: float32 rounding at the limits
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which environment plays the plant, and how patient it is.
+
+    Attributes:
+        env: a Gymnasium id or a short name of envs/registry.py.
+        cost: "info" for info["cost"], or a function named in envs/costs.py.
+        deadline: share of the period by which a command must have come.
+        options: passed to every reset.
+    """
+
+    env: str
+    cost: str = "info"
+    deadline: float = 0.85
+    options: dict[str, Any] | None = None
+
+
+class Simulator(Node):
+    inputs = (Input("command"),)
+    outputs = ("observation", "transition", "episode")
+    Config = Config
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(config, context)
+        interface = context.interface
+        self._low = np.array(interface.action_low, np.float32)
+        self._high = np.array(interface.action_high, np.float32)
+        self._slack = _TOLERANCE * (self._high - self._low)
+        self._failsafe = np.array(interface.failsafe, np.float32)
+        self._unknown = np.full(interface.action_size, np.nan, np.float32)
+        # A restarted plant must not reuse numbers: seq never repeats within a run.
+        self._seq = context.generation << 32
+        self._episode = context.generation << 20
+        self._estop = False
+        self._awaiting = False
+        self._refused: dict[str, int] = {}
+        self._missed = self._overruns = self._steps = 0
+
+    def configure(self) -> None:
+        try:
+            self._env = registry.make(self.config.env)
+            self._cost = costs.cost_function(self.config.cost)
+        except ValueError as error:
+            raise NodeError(str(error)) from None
+        self._estop = (self.context.runtime_dir / "estop").exists()
+        seed = self.context.seed + 7919 * self.context.generation
+        self._observation = self._reset(seed)
+
+    def _reset(self, seed: int | None = None) -> np.ndarray[Any, Any]:
+        observation, _ = self._env.reset(seed=seed, options=self.config.options)
+        self._step = 0
+        self._report = _EpisodeLog()
+        return np.asarray(observation, np.float32)
+
+    def activate(self, now_ns: int) -> None:
+        self._tick_ns = now_ns
+        self.next_wake_ns = now_ns
+
+    def on_timer(self, now_ns: int) -> None:
+        if self._awaiting:  # the command deadline has passed
+            self._missed += 1
+            self._report.missed += 1
+            self._apply(self._failsafe, FAILSAFE, self._unknown, "", float("nan"))
+            self.next_wake_ns = self._tick_ns
+            return
+        period = self.context.period_ns
+        if now_ns >= self._tick_ns + period:  # more than a period late: never catch up in a burst
+            self._overruns += 1
+            self._tick_ns = now_ns
+        self._stamp_ns = now_ns
+        self.context.emit(
+            "observation",
+            messages.Observation(
+                self._seq, now_ns, now_ns, self._episode, self._step, self._observation
+            ),
+        )
+        self._awaiting = True
+        self.next_wake_ns = self._tick_ns + int(period * self.config.deadline)
+        self._tick_ns += period
+
+    def on_message(self, topic: str, message: messages.Command, now_ns: int) -> None:
+        refusal = self._refusal(message, now_ns)
+        if refusal:
+            self._refused[refusal] = self._refused.get(refusal, 0) + 1
+            self._report.refused += 1
+            return
+        latency_us = (now_ns - self._stamp_ns) / 1e3
+        action, source = message.action, message.source
+        if self._estop:
+            action, source = self._failsafe, FAILSAFE
+        self._apply(action, source, message.proposed, message.model, latency_us)
+        self.next_wake_ns = self._tick_ns
+
+    def _refusal(self, command: messages.Command, now_ns: int) -> str:
+        """Why a command may not reach the plant; empty if it may."""
+        if not self._awaiting or command.seq != self._seq:
+            return "duplicate or late" if command.seq <= self._seq else "unknown observation"
+        if command.stamp_ns != self._stamp_ns:
+            return "wrong stamp"
+        if not now_ns <= command.valid_until_ns:
+            return "expired"
+        if not 0 <= command.source <= FAILSAFE:
+            return "unknown source"
+        over = (command.action > self._high + self._slack) | (
+            command.action < self._low - self._slack
+        )
+        return "outside limits" if over.any() else ""
+
+    def _apply(
+        self,
+        action: np.ndarray[Any, Any],
+        source: int,
+        proposed: np.ndarray[Any, Any],
+        model: str,
+        latency_us: float,
+    ) -> None:
+        """Steps the physics one control period and reports what came of it."""
+        self._awaiting = False
+        before = self._observation
+        raw, reward, terminated, truncated, info = self._env.step(action)
+        after = np.asarray(raw, np.float32)
+        cost = float(self._cost(before, action, after, terminated, info))
+        success = bool(info.get("success", False))
+        self._report.add(before, source, latency_us, model, float(reward), cost)
+        now_ns = self.context.clock.now_ns()
+        self.context.emit(
+            "transition",
+            messages.Transition(
+                self._seq, self._stamp_ns, now_ns, self._episode, self._step, before, proposed,
+                action, source, float(reward), cost, success, after, bool(terminated),
+                bool(truncated),
+            ),  # fmt: skip
+        )
+        self._seq += 1
+        self._step += 1
+        self._steps += 1
+        self._observation = after
+        if terminated or truncated:
+            self.context.emit(
+                "episode",
+                self._report.message(self._seq - 1, self._stamp_ns, now_ns, self._episode, success),
+            )
+            self._episode += 1
+            self._observation = self._reset()
+
+    def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        if request not in ("estop", "reset"):
+            raise RequestRefused(f"the simulator knows estop and reset, not {request!r}")
+        self._estop = request == "estop"
+        self.context.event(request, reason=str(arguments.get("reason", "")))
+        return {"estop": self._estop}
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "episode": self._episode,
+            "steps": self._steps,
+            "missed_deadlines": self._missed,
+            "overruns": self._overruns,
+            "refused": dict(self._refused),
+            "estop": self._estop,
+            "step_seconds": getattr(self._env.unwrapped, "dt", None),
+        }
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _EpisodeLog:
+    """What one episode's report is made of."""
+
+    def __init__(self) -> None:
+        self.missed = self.refused = 0
+        self._observations: list[np.ndarray[Any, Any]] = []
+        self._sources: list[int] = []
+        self._latency_us: list[float] = []
+        self._models: dict[str, None] = {}
+        self._reward = self._cost = 0.0
+
+    def add(
+        self,
+        observation: np.ndarray[Any, Any],
+        source: int,
+        latency_us: float,
+        model: str,
+        reward: float,
+        cost: float,
+    ) -> None:
+        self._observations.append(observation)
+        self._sources.append(source)
+        self._latency_us.append(latency_us)
+        if model:
+            self._models[model] = None
+        self._reward += reward
+        self._cost += cost
+
+    def message(
+        self, seq: int, stamp_ns: int, now_ns: int, episode: int, success: bool
+    ) -> messages.EpisodeReport:
+        return messages.EpisodeReport(
+            seq=seq,
+            stamp_ns=stamp_ns,
+            sent_ns=now_ns,
+            episode=episode,
+            steps=len(self._sources),
+            success=success,
+            violation=self._cost > 0,
+            total_reward=self._reward,
+            missed=self.missed,
+            models=",".join(self._models),
+            observations=np.stack(self._observations),
+            sources=np.array(self._sources, np.uint8),
+            latency_us=np.array(self._latency_us, np.float32),
+            dropped=self.refused,
+        )
+
+
+if __name__ == "__main__":
+    main(Simulator)
