@@ -1,0 +1,68 @@
+"""Plan views of our worlds: plain numbers for drawings, planners and tests. Imports no simulator.
+
+Sources: sections 4.1 and 4.2 of the fact sheet on Recovery RL (arXiv 2010.15920). The maze is in
+metres; Navigation has no physical unit, its lengths are "units".
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Rectangle: TypeAlias = tuple[float, float, float, float]  # x0, x1, y0, y1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a world looks like from above.
+
+    Attributes:
+        bounds: What a drawing should show; in the maze also the outer walls.
+        walls: Obstacles; entering (Navigation) or touching (maze) one is a violation.
+        start: Where episodes begin by default; Navigation's start is Gaussian, this is 3 sigma.
+        goal: Centre of the goal disc.
+        goal_radius: Distance of the agent's centre from `goal` below which it has succeeded.
+        agent_radius: 0 for a point.
+    """
+
+    bounds: Rectangle
+    walls: tuple[Rectangle, ...]
+    start: Rectangle
+    goal: tuple[float, float]
+    goal_radius: float
+    agent_radius: float
+
+
+MAZE = Geometry(
+    bounds=(-0.3, 0.3, -0.3, 0.3),
+    walls=(
+        (-0.105, -0.095, 0.22, 0.3),
+        (-0.105, -0.095, -0.3, -0.13),
+        (0.095, 0.105, 0.28, 0.3),
+        (0.095, 0.105, -0.3, 0.03),
+    ),
+    start=(-0.22, -0.13, -0.22, 0.22),
+    goal=(0.25, 0.0),
+    goal_radius=0.03 * 2**0.5,  # published as an RMS distance per coordinate of 0.03
+    agent_radius=0.025,
+)
+
+NAVIGATION1 = Geometry(
+    bounds=(-110.0, 20.0, -15.0, 15.0),
+    walls=(
+        (-100.0, 150.0, 5.0, 10.0),
+        (-100.0, 150.0, -10.0, -5.0),
+        (-100.0, -80.0, -10.0, 10.0),
+    ),
+    start=(-53.0, -47.0, -3.0, 3.0),
+    goal=(0.0, 0.0),
+    goal_radius=4.0,
+    agent_radius=0.0,
+)
+
+NAVIGATION2 = Geometry(
+    bounds=(-60.0, 15.0, -25.0, 25.0),
+    walls=((-30.0, -20.0, -7.5, 7.5),),
+    start=(-53.0, -47.0, -3.0, 3.0),
+    goal=(0.0, 0.0),
+    goal_radius=4.0,
+    agent_radius=0.0,
+)
