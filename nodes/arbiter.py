@@ -213,10 +213,18 @@ class Arbiter(Node):
         self.context.emit(
             "command",
             messages.Command(
-                observation.seq, observation.stamp_ns, now_ns, decision.action, decision.source,
-                decision.reason, proposal.proposal_id if proposal else -1,
-                proposal.action if proposal else self._unknown, decision.risk,
-                decision.valid_until_ns, self._state.estop, proposal.model if proposal else "",
+                observation.seq,
+                observation.stamp_ns,
+                now_ns,
+                decision.action,
+                decision.source,
+                decision.reason,
+                proposal.proposal_id if proposal else -1,
+                proposal.action if proposal else self._unknown,
+                decision.risk,
+                decision.valid_until_ns,
+                self._state.estop,
+                proposal.model if proposal else "",
             ),  # fmt: skip
         )
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
@@ -249,9 +257,17 @@ class Arbiter(Node):
         self.context.emit(
             "decision",
             messages.Decision(
-                observation.seq, observation.stamp_ns, now_ns, decision.source, decision.reason,
-                decision.recovery_reason, decision.alternative, decision.risk, self._rules.eps,
-                *ages, models,
+                observation.seq,
+                observation.stamp_ns,
+                now_ns,
+                decision.source,
+                decision.reason,
+                decision.recovery_reason,
+                decision.alternative,
+                decision.risk,
+                self._rules.eps,
+                *ages,
+                models,
             ),  # fmt: skip
         )
 

@@ -151,8 +151,20 @@ class Simulator(Node):
         self.context.emit(
             "transition",
             messages.Transition(
-                self._seq, self._stamp_ns, now_ns, self._episode, self._step, before, proposed,
-                action, source, float(reward), cost, success, after, bool(terminated),
+                self._seq,
+                self._stamp_ns,
+                now_ns,
+                self._episode,
+                self._step,
+                before,
+                proposed,
+                action,
+                source,
+                float(reward),
+                cost,
+                success,
+                after,
+                bool(terminated),
                 bool(truncated),
             ),  # fmt: skip
         )
