@@ -195,8 +195,11 @@ class Arbiter(Node):
         if step is None:
             return
         observation, proposal, risk, recovery = (
-            step.observation, step.proposal, step.risk, step.recovery,
-        )  # fmt: skip
+            step.observation,
+            step.proposal,
+            step.risk,
+            step.recovery,
+        )
         inputs = shield.Inputs(
             _observation(step),
             proposal
@@ -225,7 +228,7 @@ class Arbiter(Node):
                 decision.valid_until_ns,
                 self._state.estop,
                 proposal.model if proposal else "",
-            ),  # fmt: skip
+            ),
         )
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
         self._record(step, decision, now_ns)
@@ -234,8 +237,9 @@ class Arbiter(Node):
 
     def _arm(self, step: _Step) -> None:
         """Not armed until every input the shield needs has come in time for a few steps."""
-        needed = (step.proposal, step.risk, step.recovery) if self._rules.shield else (
-            step.proposal,)  # fmt: skip
+        needed = (
+            (step.proposal, step.risk, step.recovery) if self._rules.shield else (step.proposal,)
+        )
         self._complete_steps = self._complete_steps + 1 if None not in needed else 0
         if self.config.arm == "auto" and self._complete_steps >= self.config.arm_steps:
             self._armed = True
@@ -268,7 +272,7 @@ class Arbiter(Node):
                 self._rules.eps,
                 *ages,
                 models,
-            ),  # fmt: skip
+            ),
         )
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
@@ -303,12 +307,13 @@ class Arbiter(Node):
             "eps": self._rules.eps,
             "shield": self._rules.shield,
             "decisions": counts.decisions,
-            "sources": dict(zip(("task", "recovery", "tail", "failsafe"), counts.sources,
-                                strict=True)),
+            "sources": dict(
+                zip(("task", "recovery", "tail", "failsafe"), counts.sources, strict=True)
+            ),
             "reasons": dict(counts.reasons),
             "late": dict(counts.late),
             "late_us": self._lateness.summary(),
-        }  # fmt: skip
+        }
 
 
 def _observation(step: _Step) -> shield.Observation:

@@ -166,7 +166,7 @@ class Simulator(Node):
                 after,
                 bool(terminated),
                 bool(truncated),
-            ),  # fmt: skip
+            ),
         )
         self._seq += 1
         self._step += 1

@@ -20,19 +20,20 @@ INTS = st.integers(-(2**62), 2**62)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
+def _array(spec: messages.Spec) -> st.SearchStrategy[Any]:
+    shape = tuple(SIZES[symbol] for symbol in spec.shape)
+    count = math.prod(shape)
+    numbers: st.SearchStrategy[Any] = st.integers(0, 255)
+    if spec.dtype != "|u1":
+        numbers = st.floats(width=32, allow_nan=not spec.finite, allow_infinity=False)
+    return st.lists(numbers, min_size=count, max_size=count).map(
+        lambda values: np.array(values, spec.dtype).reshape(shape)
+    )
+
+
 def _field(hint: Any) -> st.SearchStrategy[Any]:
     for item in getattr(hint, "__metadata__", ()):
-        if isinstance(item, messages.Spec):
-            shape = tuple(SIZES[symbol] for symbol in item.shape)
-            count = math.prod(shape)
-            if item.dtype == "|u1":
-                numbers: st.SearchStrategy[Any] = st.integers(0, 255)
-            else:
-                numbers = st.floats(width=32, allow_nan=not item.finite, allow_infinity=False)
-            return st.lists(numbers, min_size=count, max_size=count).map(
-                lambda values: np.array(values, item.dtype).reshape(shape)
-            )
-        return st.floats()
+        return _array(item) if isinstance(item, messages.Spec) else st.floats()
     return {int: INTS, float: FLOATS, str: st.text(max_size=20), bool: st.booleans()}[hint]
 
 
@@ -42,14 +43,14 @@ def example_of(message: type[Any]) -> st.SearchStrategy[Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    return all(
-        np.array_equal(a, b, equal_nan=True)
-        if isinstance(a, np.ndarray) and a.dtype.kind == "f"
-        else np.array_equal(a, b)
-        if isinstance(a, np.ndarray)
-        else (a == b or (a != a and b != b))
-        for a, b in zip(one, other, strict=True)
-    )
+    """Equal field by field, NaN equal to NaN."""
+
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, float) or (isinstance(a, np.ndarray) and a.dtype.kind == "f"):
+            return np.array_equal(a, b, equal_nan=True)
+        return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)
+
+    return all(equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("message", messages.MESSAGES, ids=lambda m: m.__name__)
