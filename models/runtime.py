@@ -1,0 +1,7 @@
+"""The one door to deployed networks: `load` a file, or `stage` it, which also proves it."""
+
+from safetypilot.models.errors import ModelError
+from safetypilot.models.session import Array, Bound, Model, load
+from safetypilot.models.staging import stage
+
+__all__ = ["Array", "Bound", "Model", "ModelError", "load", "stage"]

@@ -1,0 +1,230 @@
+"""Runs a deployed network: one ONNX file, one CPU thread, buffers bound once.
+
+The bytes are read once; what is hashed, judged and built is those bytes, so a file that is being
+replaced meanwhile is either the old one or the new one. Letters as in `contract`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safetypilot.models import contract as contracts
+from safetypilot.models import onnx_file
+from safetypilot.models.contract import Contract
+from safetypilot.models.errors import ModelError
+
+Array = NDArray[np.float32]
+
+MAX_BYTES = 64 * 2**20
+_KEPT_SHAPES = 8  # bound buffer sets that `run` keeps, oldest thrown out first
+
+
+class Bound:
+    """Buffers of one shape, bound to a session: write `inputs`, `run()`, read `outputs`.
+
+    The arrays are the same ones at every run, so copy what has to outlive the next.
+
+    Attributes:
+        inputs: name -> array to be filled in place.
+        outputs: name -> array that `run` fills.
+    """
+
+    def __init__(self, session: Any, inputs: dict[str, Array], names: Mapping[str, str]) -> None:
+        """Allocate and bind.
+
+        Args:
+            session: an onnxruntime session.
+            inputs: name -> first contents, which also say the shapes.
+            names: this project's tensor name -> the file's.
+        """
+        import onnxruntime
+
+        as_value = onnxruntime.OrtValue.ortvalue_from_numpy  # on CPU this shares the memory
+        self.inputs = inputs
+        outputs = [output.name for output in session.get_outputs()]
+        ours = {theirs: name for name, theirs in names.items()}
+        feed = {names.get(name, name): array for name, array in inputs.items()}
+        first = session.run(outputs, feed)  # sizes the outputs, and warms up
+        self.outputs: dict[str, Array] = {
+            ours.get(name, name): np.ascontiguousarray(array)
+            for name, array in zip(outputs, first, strict=True)
+        }
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(names.get(name, name), as_value(array))
+        for name, array in self.outputs.items():
+            binding.bind_ortvalue_output(names.get(name, name), as_value(array))
+        self._session, self._binding = session, binding  # keep both alive
+        self._run = session._sess.run_with_iobinding  # the public wrapper costs 0.3 us more
+        self._raw = binding._iobinding
+
+    def run(self) -> None:
+        """Evaluate `inputs` into `outputs`, a few microseconds for a small network."""
+        self._run(self._raw, None)
+
+
+class Model:
+    """One loaded ONNX file.
+
+    Attributes:
+        path: where the bytes came from.
+        contract: what it promises.
+        sha256: of the file's bytes, hex.
+        version: `<contract version>@<12 hex digits>`, the name in messages and reports.
+    """
+
+    def __init__(self, path: Path, contract: Contract, sha256: str, session: Any) -> None:
+        """Wrap a session that `load` has built."""
+        self.path = path
+        self.contract = contract
+        self.sha256 = sha256
+        self.version = f"{contract.version}@{sha256[:12]}"
+        self._session = session
+        self._bound: dict[tuple[tuple[int, ...], ...], Bound] = {}
+        ours = {theirs: name for name, theirs in contract.tensors.items()}
+        self.input_shapes: dict[str, list[int | str | None]] = {
+            ours.get(value.name, value.name): value.shape for value in session.get_inputs()
+        }
+        self.output_shapes: dict[str, list[int | str | None]] = {
+            ours.get(value.name, value.name): value.shape for value in session.get_outputs()
+        }
+
+    def bind(self, **shapes: tuple[int, ...]) -> Bound:
+        """Fixed buffers for the given input shapes: the fast path of a loop.
+
+        Example: `bound = model.bind(observation=(1, 2)); bound.inputs["observation"][:] = x`.
+        """
+        self._check_names(set(shapes))
+        zeros = {name: np.zeros(shapes[name], np.float32) for name in self.input_shapes}
+        return self._guard(lambda: Bound(self._session, zeros, self.contract.tensors))
+
+    def run(self, **inputs: Array) -> dict[str, Array]:
+        """Evaluate once; outputs are fresh arrays by name. Shapes seen before keep their buffers.
+
+        Raises:
+            ModelError: input names or shapes do not fit.
+        """
+        try:
+            key = tuple(inputs[name].shape for name in self.input_shapes)
+            bound = self._bound[key]
+        except KeyError:
+            bound = self._bind_for(inputs)
+        for name, buffer in bound.inputs.items():
+            buffer[...] = inputs[name]
+        bound.run()
+        return {name: array.copy() for name, array in bound.outputs.items()}
+
+    @property
+    def members(self) -> int | None:
+        """E of a dynamics model, None for the other kinds."""
+        size = self.input_shapes["observation"][0] if self.contract.kind == "dynamics" else None
+        return size if isinstance(size, int) else None
+
+    def _bind_for(self, inputs: Mapping[str, Array]) -> Bound:
+        self._check_names(set(inputs))
+        bound = self.bind(**{name: np.shape(array) for name, array in inputs.items()})
+        while len(self._bound) >= _KEPT_SHAPES:
+            del self._bound[next(iter(self._bound))]
+        self._bound[tuple(inputs[name].shape for name in self.input_shapes)] = bound
+        return bound
+
+    def _check_names(self, given: set[str]) -> None:
+        if given != set(self.input_shapes):
+            raise ModelError(
+                f"{self.path.name} takes {sorted(self.input_shapes)}, got {sorted(given)}"
+            )
+
+    def _guard(self, build: Any) -> Bound:
+        try:
+            bound: Bound = build()
+        except Exception as error:  # noqa: BLE001 - onnxruntime's own classes have no common base
+            raise ModelError(
+                f"{self.path.name} cannot run with these shapes, it wants {self.input_shapes}: "
+                f"{_first_line(error)}"
+            ) from None
+        return bound
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The file's bytes, whole or not at all."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelError(f"{path} is not a file; give the path of an ONNX file")
+        if size > MAX_BYTES:
+            raise ModelError(f"{path} has {size} bytes, the most allowed is {MAX_BYTES}")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} does not exist; train or export it, or correct the path"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"{path} grew beyond {MAX_BYTES} bytes while it was read")
+    if not data:
+        raise ModelError(f"{path} is empty; it may be half written")
+    return data
+
+
+def load(path: Path | str, supplement: Mapping[str, Any] | None = None) -> Model:
+    """Build a model from a file that says what it is. `stage` also proves that it works.
+
+    Args:
+        path: an ONNX file.
+        supplement: contract entries that the file lacks (files from other tools).
+
+    Raises:
+        ModelError: the file cannot be used, and why.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    try:
+        contract = _read_contract(data, supplement)
+        return Model(path, contract, hashlib.sha256(data).hexdigest(), _session(data))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _read_contract(data: bytes, supplement: Mapping[str, Any] | None) -> Contract:
+    summary = onnx_file.summarise(data)
+    if not summary.has_graph:
+        raise ModelError("not an ONNX model: no graph in it; it may be another kind of file")
+    foreign = sorted(summary.domains - onnx_file.DOMAINS)
+    if foreign:
+        raise ModelError(
+            f"it uses operators of {', '.join(foreign)}; custom operators are not run, "
+            "export with standard ones"
+        )
+    if summary.external:
+        raise ModelError("its weights lie in another file; export it as one file")
+    text = summary.metadata.get(contracts.METADATA_KEY, "{}")
+    return contracts.from_json(text, supplement)
+
+
+def _session(data: bytes) -> Any:
+    """A CPU session that leaves the other cores and most of the memory to other processes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # failures come as exceptions, once
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - onnxruntime's own classes have no common base
+        raise ModelError(f"onnxruntime refuses it: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
