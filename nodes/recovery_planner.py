@@ -1,0 +1,174 @@
+"""Always has a way out ready: plans from every observation, by a deadline, the whole plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
+from safetypilot.nodes.kernel.health import Histogram
+from safetypilot.nodes.kernel.node import Context, Input, Node
+from safetypilot.nodes.kernel.process import main
+from safetypilot.nodes.model_slot import ModelSlot
+from safetypilot.policies import critic, planning, recovery
+
+_KINDS = ("safety_critic", "dynamics")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the planner searches with, and for how long.
+
+    Attributes:
+        critic, dynamics: ONNX files of those kinds.
+        budget_ms: from the observation's stamp to the plan; iterations stop before it.
+        horizon, population, elites, iterations, method: see policies/planning.py.
+        particles: trajectories per candidate, divided over the ensemble.
+        warm_start: start from the shifted previous plan.
+        follow: take what the learner announces.
+    """
+
+    critic: str
+    dynamics: str
+    budget_ms: float = 9.0
+    method: str = "icem"
+    horizon: int = 5
+    population: int = 64
+    elites: int = 8
+    iterations: int = 3
+    particles: int = 5
+    warm_start: bool = True
+    follow: bool = True
+
+
+class RecoveryPlanner(Node):
+    inputs = (Input("observation"), Input("model", wakes=False, optional=True))
+    outputs = ("recovery",)
+    Config = Config
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(config, context)
+        self._planner: recovery.RecoveryPlanner | None = None
+        self._parts: dict[str, Any] = {}
+        prepare = {"safety_critic": critic.SafetyCritic, "dynamics": recovery.EnsembleDynamics}
+        self._slots = {
+            kind: ModelSlot(context, kind, None, prepare[kind], self._installer(kind))
+            for kind in _KINDS
+        }
+        self._episode = -1
+        self._planning = Histogram()
+        self._in_time = self._too_late = self._iterations = 0
+
+    def _installer(self, kind: str) -> Any:
+        def install(part: Any) -> None:
+            self._parts[kind] = part
+            if self._planner is not None:
+                name = "critic" if kind == "safety_critic" else "dynamics"
+                self._planner.swap(**{name: part})
+
+        return install
+
+    def configure(self) -> None:
+        config, interface = self.config, self.context.interface
+        self._slots["safety_critic"].load(config.critic)
+        self._slots["dynamics"].load(config.dynamics)
+        try:
+            settings = recovery.RecoveryConfig(
+                planner=planning.PlannerConfig(
+                    method=config.method,
+                    horizon=config.horizon,
+                    population=config.population,
+                    elites=config.elites,
+                    max_iterations=config.iterations,
+                ),
+                particles=config.particles,
+                warm_start=config.warm_start,
+                rest_action=interface.failsafe,
+            )
+        except ValueError as error:
+            raise NodeError(f"{self.context.name}: {error}") from None
+        self._planner = recovery.RecoveryPlanner(
+            settings,
+            self._parts["dynamics"],
+            self._parts["safety_critic"],
+            interface.action_low,
+            interface.action_high,
+            self.context.seed,
+        )
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Sizes the buffers and the expected duration of an iteration before they matter."""
+        if self._planner is None:
+            return
+        clock = self.context.clock.now_ns
+        size = self.context.interface.observation_size
+        for seq in range(3):
+            self._planner.plan([0.0] * size, seq, clock, None)
+        self._planner.reset()
+
+    def on_message(self, topic: str, message: Any, now_ns: int) -> None:
+        if topic == "model":
+            if self.config.follow and message.kind in _KINDS:
+                self._slots[message.kind].request_swap(message.path)
+            return
+        for slot in self._slots.values():
+            slot.promote(now_ns)
+        self._plan(message, now_ns)
+
+    def _plan(self, observation: messages.Observation, now_ns: int) -> None:
+        if self._planner is None:
+            return
+        if observation.episode != self._episode:
+            self._episode = observation.episode
+            self._planner.reset()
+        clock = self.context.clock.now_ns
+        deadline_ns = observation.stamp_ns + int(self.config.budget_ms * 1e6)
+        plan = self._planner.plan(observation.values, observation.seq, clock, deadline_ns)
+        done_ns = clock()
+        self._planning.add(done_ns - now_ns)
+        if not plan.iterations:
+            self._too_late += 1  # not even one iteration fitted: such a plan is not vetted
+            return
+        self._in_time += 1
+        self._iterations += plan.iterations
+        self.context.emit(
+            "recovery",
+            messages.Recovery(
+                observation.seq,
+                observation.stamp_ns,
+                done_ns,
+                plan.actions,
+                plan.risks,
+                plan.iterations,
+                self._version(),
+            ),
+        )
+
+    def _version(self) -> str:
+        return "+".join(self._slots[kind].version for kind in _KINDS)
+
+    def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        kind = str(arguments.get("kind", "safety_critic"))
+        if kind not in self._slots:
+            raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(_KINDS)}")
+        if request == "swap":
+            return self._slots[kind].request_swap(str(arguments.get("path", "")))
+        if request == "swap_status":
+            return self._slots[kind].swap_status()
+        raise RequestRefused(f"the planner knows swap and swap_status, not {request!r}")
+
+    def status(self) -> dict[str, Any]:
+        plans = self._in_time
+        return {
+            "models": {kind: slot.version for kind, slot in self._slots.items()},
+            "plans": plans,
+            "too_late": self._too_late,
+            "iterations_mean": round(self._iterations / plans, 2) if plans else 0.0,
+            "planning_us": self._planning.summary(),
+        }
+
+
+if __name__ == "__main__":
+    main(RecoveryPlanner)
