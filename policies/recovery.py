@@ -22,25 +22,28 @@ Array = NDArray[np.float32]
 
 
 class Dynamics(Protocol):
-    """What predicts the next observation: a learned ensemble, or the true model."""
+    """What predicts the next observation: a `models.runtime.Model`, or `MujocoDynamics`.
+
+    ``run(observation=(E, B, O), action=(E, B, A), noise=(E, B, O))["next_observation"]`` is
+    (E, B, O). An attribute ``deterministic`` that is true says that noise does not matter.
+    """
 
     @property
-    def ensemble_size(self) -> int:
+    def members(self) -> int | None:
         """E: particles are divided over so many nets."""
 
-    @property
-    def noisy(self) -> bool:
-        """Whether ``noise`` matters; if not, one particle per net is enough."""
-
-    def predict(self, observation: Array, action: Array, noise: Array) -> Array:
-        """(E, B, O), (E, B, A), (E, B, O) -> (E, B, O)."""
+    def run(self, **inputs: Array) -> dict[str, Array]:
+        """Predict."""
 
 
 class Critic(Protocol):
-    """What judges an action: policies/critic.py, or a stand-in."""
+    """What judges an action: a `models.runtime.Model`, or a stand-in.
 
-    def risks(self, observation: Array, action: Array) -> Array:
-        """(B, O), (B, A) -> (B,), each in [0, 1]."""
+    ``run(observation=(B, O), action=(B, A))["risk"]`` is (B,), each in [0, 1].
+    """
+
+    def run(self, **inputs: Array) -> dict[str, Array]:
+        """Judge."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class RecoveryPlanner:
 
         Args:
             config: how to search.
-            dynamics: predicts; see ``EnsembleDynamics`` and ``MujocoDynamics``.
-            critic: judges; see ``policies/critic.py``.
+            dynamics: predicts.
+            critic: judges.
             action_low: smallest action, (A,).
             action_high: largest action, (A,).
             seed: with ``seq`` the only source of chance.
@@ -197,8 +200,9 @@ class RecoveryPlanner:
     def _noise(self, rng: np.random.Generator, size: int) -> Array:
         """Normal numbers for all particles and steps, (H-1, E, P/E, O), the same for all plans."""
         dynamics = self._models[0]
-        nets = dynamics.ensemble_size
-        each = -(-self.config.particles // nets) if dynamics.noisy else 1
+        nets = dynamics.members or 1
+        deterministic = getattr(dynamics, "deterministic", False)
+        each = 1 if deterministic else -(-self.config.particles // nets)
         shape = (self.config.planner.horizon - 1, nets, each, size)
         return rng.standard_normal(shape, dtype=np.float32)
 
@@ -226,6 +230,7 @@ class _Rollout:
         self._first_actions = self._first.reshape(nets, each * count, actions)
         self._later_actions = self._actions[1:].reshape(later, self._particles, count, actions)
         self._noise = np.empty((later, nets, each, count, size), np.float32)
+        self._flat_states = self._states.reshape(rows * count, size)
         self._flat_actions = self._actions.reshape(rows * count, actions)
         self._step_states = self._states[1:].reshape(later, nets, each * count, size)
         self._step_actions = self._actions[1:].reshape(later, nets, each * count, actions)
@@ -236,7 +241,7 @@ class _Rollout:
     ) -> Array:
         """Predicted risk of each step, mean over particles, (H, N)."""
         states, actions = self._states, self._actions
-        rows, count, size = states.shape
+        rows, count, _ = states.shape
         later, particles = self._horizon - 1, self._particles
         states[0] = self._start[:] = start
         by_step = plans.transpose(1, 0, 2)  # (N, H, A) -> (H, N, A)
@@ -245,9 +250,11 @@ class _Rollout:
         self._noise[:] = noise[:, :, :, None]
         state, action = self._start, self._first_actions
         for step in range(later):
-            self._step_states[step] = dynamics.predict(state, action, self._step_noise[step])
+            inputs = {"observation": state, "action": action, "noise": self._step_noise[step]}
+            self._step_states[step] = dynamics.run(**inputs)["next_observation"]
             state, action = self._step_states[step], self._step_actions[step]
-        flat = critic.risks(states.reshape(rows * count, size), self._flat_actions)
+        inputs = {"observation": self._flat_states, "action": self._flat_actions}
+        flat = critic.run(**inputs)["risk"]
         risk = np.where(np.isfinite(states).all(axis=2), flat.reshape(rows, count), np.nan)
         mean = risk[1:].reshape(later, particles, count).mean(axis=1)  # (H-1, P, N) -> (H-1, N)
         return np.concatenate((risk[:1], mean))
