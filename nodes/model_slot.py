@@ -43,6 +43,7 @@ class ModelSlot:
         self._staged: tuple[Model, Any] | None = None
         self._state: dict[str, Any] = {"state": "none", "reason": "", "version": ""}
         self._ticket = 0
+        self._next_path = ""
         self._history: list[dict[str, Any]] = []
         self.live: Model | None = None
         self.version = ""
@@ -80,6 +81,13 @@ class ModelSlot:
         self._context.background(lambda: self._build(path), self._built, f"stage {self._kind}")
         return self.swap_status()
 
+    def follow(self, path: str) -> None:
+        """Stages what the learner announced; while another is being staged, the newest waits."""
+        if self._state["state"] == "staging":
+            self._next_path = path
+        else:
+            self.request_swap(path)
+
     def swap_status(self) -> dict[str, Any]:
         """Outcome of the last swap: state is none, staging, staged, promoted or refused."""
         return {"live": self.version, **self._state}
@@ -114,9 +122,12 @@ class ModelSlot:
                 result = f"{type(result).__name__}: {result}"
             self._state |= {"state": "refused", "reason": str(result)}
             self._context.event("refused", model=self._kind, reason=str(result))
-            return
-        self._staged = result
-        self._state |= {"state": "staged", "version": result[0].version}
+        else:
+            self._staged = result
+            self._state |= {"state": "staged", "version": result[0].version}
+        if self._next_path:
+            path, self._next_path = self._next_path, ""
+            self.request_swap(path)
 
     def _put(self, model: Model, prepared: Any, now_ns: int) -> None:
         self._install(prepared)

@@ -111,7 +111,7 @@ class RecoveryPlanner(Node):
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "model":
             if self.config.follow and message.kind in _KINDS:
-                self._slots[message.kind].request_swap(message.path)
+                self._slots[message.kind].follow(message.path)
             return
         for slot in self._slots.values():
             slot.promote(now_ns)

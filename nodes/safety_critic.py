@@ -61,7 +61,7 @@ class SafetyCritic(Node):
         elif topic == "proposal":
             self._pending = message
         elif self.config.follow and message.kind == "safety_critic":
-            self._slot.request_swap(message.path)
+            self._slot.follow(message.path)
         self._judge(now_ns)
 
     def on_timer(self, now_ns: int) -> None:

@@ -49,7 +49,7 @@ class TaskPolicy(Node):
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "model":
             if self.config.follow and message.kind == "task_policy":
-                self._slot.request_swap(message.path)
+                self._slot.follow(message.path)
             return
         self._slot.promote(now_ns)
         action = self._policy.act(message.values)
