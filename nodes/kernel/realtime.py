@@ -12,8 +12,6 @@ from pathlib import Path
 from time import monotonic_ns, sleep
 from typing import Any
 
-import zmq
-
 from safetypilot.nodes.kernel.clock import RealClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram, InputHealth
@@ -29,6 +27,7 @@ from safetypilot.nodes.kernel.transport import (
     Report,
     StreamReader,
     StreamWriter,
+    open_context,
     zmq_poll,
 )
 from safetypilot.nodes.kernel.wire import WireError, codecs
@@ -47,7 +46,7 @@ class RealtimeExecutor:
 
     def __init__(self, node_class: type[Node], spec: Spec, config: Any) -> None:
         self.spec = spec
-        self._zmq = zmq.Context(1)
+        self._zmq = open_context()
         self._endpoints = Endpoints(spec.runtime_dir)
         interface = Interface.from_dict(spec.interface)
         self._codecs = codecs(interface.dims)

@@ -25,8 +25,12 @@ STREAM_PIPE = 1000  # messages in flight per reader
 STREAM_BACKLOG = 10_000  # messages kept for a reader that is stalled or being restarted
 _LONGEST_IPC_PATH = 100
 
-__all__ = ["NOBLOCK", "POLLIN", "Endpoints", "zmq_poll"]
 POLLIN, NOBLOCK, EVENTS = zmq.POLLIN, zmq.NOBLOCK, zmq.EVENTS
+
+
+def open_context() -> zmq.Context[Any]:
+    """One I/O thread; it inherits this process's CPU set and niceness."""
+    return zmq.Context(1)
 
 
 class Endpoints:
