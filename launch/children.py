@@ -1,0 +1,171 @@
+"""The processes of a run: how they are started, watched and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic, sleep
+
+from safetypilot.launch import reaper
+from safetypilot.nodes.kernel.node import Spec
+
+_OURS = "safetypilot.nodes."
+# A user's node may be anywhere on the search path of the process that checked it.
+_RUN_CLASS = (
+    "import sys; from importlib import import_module; "
+    "from safetypilot.nodes.kernel.process import main; "
+    "module, _, name = sys.argv.pop(1).partition(':'); main(getattr(import_module(module), name))"
+)
+_PASSED_ON = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+    "MUJOCO_GL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    "COVERAGE_PROCESS_START",
+)  # fmt: skip
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a node: little of ours, and one thread per numeric library."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**passed, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONUNBUFFERED": "1"}
+
+
+def command(spec: Spec, spec_file: Path) -> tuple[list[str], dict[str, str]]:
+    """What starts a node's process, and in which environment."""
+    module, _, _ = spec.node.partition(":")
+    if module.startswith(_OURS):
+        return [sys.executable, "-P", "-m", module, str(spec_file)], environment()
+    paths = [path for path in sys.path if path] + [os.getcwd()]
+    start = [sys.executable, "-P", "-c", _RUN_CLASS, spec.node, str(spec_file)]
+    return start, {**environment(), "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class Reaper:
+    """Our line to the process that ends the others should we be killed."""
+
+    def __init__(self, runtime_dir: Path, lock: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", reaper.__file__, str(runtime_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(lock,),  # the run counts as alive until the reaper is through
+            env={},
+        )
+
+    def tell(self, line: str) -> None:
+        pipe = self._process.stdin
+        try:
+            os.write(pipe.fileno(), f"{line}\n".encode()) if pipe else None
+        except BrokenPipeError:
+            return  # somebody killed it; the nodes still watch their parent themselves
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def dismiss(self) -> None:
+        """At an orderly end, when no node is left."""
+        self.tell("done")
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Child:
+    """One process of one node; a restarted node gets a new one."""
+
+    def __init__(self, spec: Spec, log: Path, keeper: Reaper) -> None:
+        self.spec = spec
+        self.log = log
+        self._keeper = keeper
+        spec_file = Path(spec.runtime_dir) / f"{spec.name}.json"
+        spec_file.write_text(json.dumps(asdict(spec)))
+        arguments, env = command(spec, spec_file)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=env,
+            )
+        keeper.tell(f"+{self.pid}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """None while it runs, else the exit code; -N if signal N ended it."""
+        return self._process.poll()
+
+    def send(self, number: int) -> None:
+        """A signal to the node and everything it started; no matter if all are gone."""
+        reaper.send(self.pid, number)
+
+    def bury(self) -> None:
+        """After its end: also what it may have started itself is ended."""
+        self.send(signal.SIGKILL)
+        self._keeper.tell(f"-{self.pid}")
+
+    def last_lines(self, count: int = 12) -> list[str]:
+        """The end of its log."""
+        return last_lines(self.log, count)
+
+
+def last_lines(log: Path, count: int = 12) -> list[str]:
+    """The last lines of a file, however long it is."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16_384))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def describe_code(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def end_all(
+    children: Iterable[Child], term_after_s: float = 1.0, kill_after_s: float = 2.0
+) -> None:
+    """Waits for processes that were asked to stop; SIGTERM, then SIGKILL to those that do not."""
+    left = list(children)
+    start, termed = monotonic(), False
+    while left:
+        for child in [child for child in left if child.code is not None]:
+            child.bury()
+            left.remove(child)
+        elapsed = monotonic() - start
+        if elapsed >= kill_after_s:
+            for child in left:
+                child.send(signal.SIGKILL)
+        elif elapsed >= term_after_s and not termed:
+            termed = True
+            for child in left:
+                child.send(signal.SIGTERM)
+        if left:
+            sleep(0.005)

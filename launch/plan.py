@@ -1,0 +1,173 @@
+"""What a run is made of, ready to start: the graph with every choice made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetypilot.nodes.kernel.node import Spec
+from safetypilot.nodes.kernel.topics import TOPICS
+
+SUPERVISOR = "supervisor"  # the name under which the supervisor reads streams
+EPISODE, OBSERVATION, COMMAND = "episode", "observation", "command"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What becomes of a node whose process ends by itself.
+
+    Attributes:
+        when: "never", "on-failure" (not after exit code 0) or "always".
+        first_s: pause before the first restart; it doubles with each failure in a row.
+        longest_s: the pause never grows beyond this.
+        limit: failures in a row after which the run is given up.
+        settled_s: a node that was active for this long starts a new row.
+    """
+
+    when: str = "on-failure"
+    first_s: float = 0.1
+    longest_s: float = 5.0
+    limit: int = 5
+    settled_s: float = 2.0
+
+    def pause_s(self, failures: int) -> float:
+        """How long to wait before the restart after this many failures in a row."""
+        return float(min(self.first_s * 2 ** min(failures - 1, 30), self.longest_s))
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node: what runs, how it is wired and what happens when it dies.
+
+    Attributes:
+        node: "module:Class".
+        inputs, outputs: topics by the graph's names.
+        remap: the node's own topic names -> the graph's.
+    """
+
+    name: str
+    node: str
+    config: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    remap: dict[str, str] = field(default_factory=dict)
+    cpus: tuple[int, ...] = ()
+    nice: int = 0
+    restart: Restart = Restart()
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A line of the launch file's script: swap a node's model after so many episodes or seconds."""
+
+    node: str
+    path: str
+    after_episodes: int | None = None
+    after_s: float | None = None
+
+    def due(self, episodes: int, seconds: float) -> bool:
+        by_episodes = self.after_episodes is not None and episodes >= self.after_episodes
+        return by_episodes or (self.after_s is not None and seconds >= self.after_s)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, ready to start.
+
+    Attributes:
+        nodes: in graph order.
+        episodes, duration_s: the run ends at whichever comes first; both None: when told to.
+        step_s: simulated seconds per control period, where the plant is a simulation.
+    """
+
+    name: str
+    env: str
+    interface: dict[str, Any]
+    period_ns: int
+    seed: int
+    nodes: tuple[NodePlan, ...]
+    clock: str = "realtime"
+    episodes: int | None = None
+    duration_s: float | None = None
+    script: tuple[Swap, ...] = ()
+    step_s: float | None = None
+
+    @property
+    def rate_hz(self) -> float:
+        return 1e9 / self.period_ns
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Simulated seconds per second of the run's clock."""
+        return None if self.step_s is None else self.step_s * self.rate_hz
+
+    def writer(self, topic: str) -> str | None:
+        """The node that writes a topic."""
+        return next((node.name for node in self.nodes if topic in node.outputs), None)
+
+    @property
+    def plant(self) -> str | None:
+        return self.writer(OBSERVATION)
+
+    def readers(self) -> dict[str, list[str]]:
+        """topic -> the nodes that read it, in graph order."""
+        topics: dict[str, list[str]] = {topic: [] for node in self.nodes for topic in node.outputs}
+        for node in self.nodes:
+            for topic in node.inputs:
+                topics.setdefault(topic, []).append(node.name)
+        return topics
+
+    def spec(self, node: NodePlan, run_dir: Path, runtime_dir: Path, pid: int) -> Spec:
+        """What the node's process is started with."""
+        readers = self.readers()
+        local = {graph: own for own, graph in node.remap.items()}
+        streams = {
+            topic: readers[topic] + ([SUPERVISOR] if topic == EPISODE else [])
+            for topic in node.outputs
+            if TOPICS[local.get(topic, topic)].port == "stream"
+        }
+        return Spec(
+            name=node.name,
+            node=node.node,
+            config=node.config,
+            interface=self.interface,
+            period_ns=self.period_ns,
+            seed=self.seed,
+            run_dir=str(run_dir),
+            runtime_dir=str(runtime_dir),
+            clock=self.clock,
+            readers=streams,
+            remap=node.remap,
+            absent=[local.get(topic, topic) for topic in node.inputs if not self.writer(topic)],
+            cpus=list(node.cpus),
+            nice=node.nice,
+            supervisor_pid=pid,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What `graph.json` says, for those who attach to the run."""
+        readers = self.readers()
+        local = {graph: own for node in self.nodes for own, graph in node.remap.items()}
+        return {
+            "name": self.name,
+            "env": self.env,
+            "clock": self.clock,
+            "seed": self.seed,
+            "rate_hz": self.rate_hz,
+            "interface": self.interface,
+            "nodes": {
+                node.name: {"node": node.node, "inputs": node.inputs, "outputs": node.outputs}
+                for node in self.nodes
+            },
+            "topics": {
+                topic: {
+                    "type": local.get(topic, topic),
+                    "message": TOPICS[local.get(topic, topic)].message.__name__,
+                    "port": TOPICS[local.get(topic, topic)].port,
+                    "writer": self.writer(topic),
+                    "readers": names,
+                }
+                for topic, names in readers.items()
+            },
+        }

@@ -1,0 +1,64 @@
+"""Ends what is left of a run whose supervisor was killed. Standard library only; starts in 20 ms.
+
+`python -I -S reaper.py RUNTIME_DIR`, with the read end of a pipe as standard input. The supervisor
+writes a line per process group: `+PID` when it starts a node, `-PID` when it has buried one, `done`
+at an orderly end. If the pipe closes without `done` the supervisor is dead: every group gets
+SIGTERM, those left after one second SIGKILL, then the runtime directory is removed.
+"""
+
+import os
+import signal
+import sys
+import time
+
+GRACE_S = 1.0
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    groups: set[int] = set()
+    for line in sys.stdin:
+        word = line.strip()
+        if word == "done":
+            return
+        if word[:1] == "+":
+            groups.add(int(word[1:]))
+        elif word[:1] == "-":
+            groups.discard(int(word[1:]))
+    end(groups)
+    remove(sys.argv[1])
+
+
+def end(groups: set[int]) -> None:
+    """SIGTERM to all, SIGKILL to those that are left after the grace period."""
+    left = {group for group in groups if send(group, signal.SIGTERM)}
+    # A stopped process would sleep through SIGTERM.
+    for group in left:
+        send(group, signal.SIGCONT)
+    deadline = time.monotonic() + GRACE_S
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = {group for group in left if send(group, 0)}
+    for group in left:
+        send(group, signal.SIGKILL)
+
+
+def send(group: int, number: int) -> bool:
+    """Whether the group existed."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def remove(folder: str) -> None:
+    for path, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The supervisor of a run in real time: starts, watches, restarts and stops its processes.
+
+Lifetime contract (each line has a test):
+- every node is ready before any is activated; they are activated in graph order, the plant last;
+- a node that dies is restarted by its policy, with a pause that doubles; exit code 3 is final;
+- the plant stops first, then the others in reverse order: asked, after 1 s SIGTERM, 2 s SIGKILL;
+- if the supervisor itself is killed, all of its processes are gone within 2 s (see reaper.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from safetypilot.launch import attach, runtime_dir
+from safetypilot.launch.children import Reaper, describe_code, end_all
+from safetypilot.launch.errands import Errands
+from safetypilot.launch.members import Member, State
+from safetypilot.launch.plan import EPISODE, Swap
+from safetypilot.launch.progress import Death, Run, handle_signals
+from safetypilot.nodes.kernel.errors import KernelError
+from safetypilot.nodes.kernel.interface import Interface
+from safetypilot.nodes.kernel.messages import EpisodeReport
+from safetypilot.nodes.kernel.transport import Endpoints, Inbox
+from safetypilot.nodes.kernel.wire import Codec, WireError
+
+TURN_S = 0.03  # children are looked at this often
+START_PATIENCE_S = 60.0  # a node that has not become ready by then is given up
+SILENCE_S = 3.0  # an active node that has not reported for so long is said to hang
+HANG_S = 15.0  # and is killed after this, which restarts it by its policy
+PLANT_AFTER_S = 0.1  # the plant starts this long after the others, so that all are connected
+
+
+class Supervisor:
+    """Carries out a plan with a process per node.
+
+    Args:
+        show: called with the run in every turn; draws it if it is time to.
+    """
+
+    def __init__(self, run: Run, show: Callable[[Run], None] = lambda run: None) -> None:
+        self.run_state = run
+        self.plan = run.plan
+        self._show = show
+        self._killed = False
+        self.members: dict[str, Member] = {}
+        self._reaper: Reaper | None = None
+        self._inbox: Inbox | None = None
+        self._all_ready = False
+        self._script = list(run.plan.script)
+        self._swapping = False
+        self._hanging: set[str] = set()
+        self._decode = Codec(EpisodeReport, Interface.from_dict(run.plan.interface).dims).decode
+
+    def run(self) -> None:
+        """Runs until the plan is fulfilled, somebody stops it or it fails; see `Run`."""
+        run = self.run_state
+        self.runtime = runtime_dir.create(self.plan.name)
+        try:
+            with handle_signals(self._on_signal):
+                try:
+                    self._start()
+                    while not self._finished():
+                        self._turn()
+                finally:
+                    run.ended = monotonic()
+                    self._stop()
+        finally:
+            self.runtime.remove()
+
+    # Starting.
+
+    def _start(self) -> None:
+        run, folder = self.run_state, self.runtime.path
+        run.run_id = self.runtime.run_id
+        logs = run.run_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        endpoints = Endpoints(folder)
+        endpoints.make()
+        self.runtime.describe({**self.plan.describe(), "run_dir": str(run.run_dir)})
+        run.rows = lambda: {member.name: member.row() for member in self.members.values()}
+        self._inbox = Inbox(endpoints, (EPISODE,) if self.plan.writer(EPISODE) else ())
+        self._ask = attach.asker(folder)
+        self._activations, self._swaps = Errands("activate"), Errands("swap")
+        self._reaper = Reaper(folder, self.runtime.lock)
+        for node in self.plan.nodes:
+            log = logs / f"{node.name}.log"
+            log.unlink(missing_ok=True)
+            spec = self.plan.spec(node, run.run_dir, folder, os.getpid())
+            self.members[node.name] = Member(node, spec, log, self._reaper)
+            self.members[node.name].start()
+
+    def _activate(self, member: Member, after_s: float = 0.0) -> None:
+        child = member.child
+
+        def work() -> None:
+            sleep(after_s)
+            self._ask(member.name, "activate", {})
+
+        def done(outcome: Any) -> None:
+            if member.child is not child or member.state is not State.READY:
+                return
+            if isinstance(outcome, Exception):
+                self._say(member.name, f"could not be activated: {outcome}", "error")
+                member.child.send(signal.SIGKILL) if member.child else None
+                return
+            member.enter(State.ACTIVE)
+            if member.name == self.plan.plant or self.plan.plant is None:
+                self.run_state.active_since = self.run_state.active_since or monotonic()
+
+        self._activations.do(work, done)
+
+    # One turn of the loop.
+
+    def _turn(self) -> None:
+        self._listen(TURN_S)
+        self._watch()
+        self._activations.collect()
+        self._swaps.collect()
+        self._follow_script()
+        self._show(self.run_state)
+
+    def _listen(self, timeout_s: float) -> None:
+        if self._inbox is None:
+            return
+        reports, frames = self._inbox.receive(timeout_s)
+        for node, kind, data in reports:
+            member = self.members.get(node)
+            if member is None:
+                continue
+            if kind == "ready" and member.child and data.get("pid") == member.child.pid:
+                member.enter(State.READY)
+                self._on_ready(member)
+            elif kind == "health":
+                member.report(data)
+            elif kind == "event":
+                self._on_event(member, data)
+        for _, frame in frames:
+            try:
+                if not self._enough():
+                    self.run_state.tally.add(self._decode(frame))
+            except WireError as error:
+                self._say("supervisor", f"an episode report was refused: {error}", "error")
+
+    def _on_ready(self, member: Member) -> None:
+        if self._all_ready:
+            self._activate(member)
+            return
+        if any(other.state is not State.READY for other in self.members.values()):
+            return
+        self._all_ready = True
+        others = [other for other in self.members.values() if other.name != self.plan.plant]
+        for other in others:
+            self._activate(other)
+        if self.plan.plant:
+            self._activate(self.members[self.plan.plant], PLANT_AFTER_S if others else 0.0)
+
+    def _on_event(self, member: Member, data: dict[str, Any]) -> None:
+        kind = str(data.get("kind", ""))
+        details = {
+            k: v for k, v in data.items() if k not in ("kind", "at_ns") and v not in ("", None)
+        }
+        text = ", ".join(f"{key} {value}" for key, value in details.items())
+        if kind == "promoted" and data.get("path"):
+            member.promoted = str(data["path"])
+        self._say(member.name, f"{kind}: {text}" if text else kind)
+
+    def _watch(self) -> None:
+        now = monotonic()
+        for member in self.members.values():
+            if member.child and (code := member.child.code) is not None:
+                self._on_death(member, code)
+            elif member.state is State.WAITING and now >= member.restart_at:
+                member.restart()
+                self._say(member.name, f"restarted (no. {member.restarts})")
+            elif member.state is State.STARTING and now - member.since > START_PATIENCE_S:
+                self._fail(f"{member.name} was not ready after {START_PATIENCE_S:g} s")
+            elif member.state is State.ACTIVE:
+                self._watch_silence(member, now - member.heard)
+
+    def _watch_silence(self, member: Member, silence_s: float) -> None:
+        if silence_s < SILENCE_S:
+            self._hanging.discard(member.name)
+        elif member.name not in self._hanging:
+            self._hanging.add(member.name)
+            self._say(member.name, f"has not reported for {SILENCE_S:g} s: it hangs", "error")
+        elif silence_s > HANG_S and member.child:
+            self._say(member.name, f"has hung for {HANG_S:g} s and is killed", "error")
+            member.child.send(signal.SIGKILL)
+            member.heard = monotonic()
+
+    def _on_death(self, member: Member, code: int) -> None:
+        run = self.run_state
+        lines = member.child.last_lines() if member.child else []
+        how = describe_code(code)
+        at_s = round(monotonic() - run.started, 3)
+        run.deaths.append(Death(member.name, code, how, at_s, member.generation, lines))
+        reason = member.bury(code)
+        tail = "".join(f"\n    | {line}" for line in lines)
+        self._say(member.name, how + tail, "error" if code else "info")
+        if reason is None and member.state is State.ENDED and member.name == self.plan.plant:
+            reason = f"the plant, {member.name}, {how} and is not restarted"
+        if reason is not None:
+            self._fail(reason + (f"; its last words:{tail}" if tail else ""))
+
+    def _follow_script(self) -> None:
+        run = self.run_state
+        if not self._script or self._swapping or run.active_since is None:
+            return
+        step = self._script[0]
+        if step.due(run.tally.episodes, run.active_s):
+            self._swapping = True
+            self._say(step.node, f"script: swaps in {Path(step.path).name}")
+            self._swaps.do(
+                lambda: attach.swap(self._ask, step.node, step.path),
+                lambda outcome: self._swapped(step, outcome),
+            )
+
+    def _swapped(self, step: Swap, outcome: Any) -> None:
+        self._swapping = False
+        self._script.pop(0)
+        if isinstance(outcome, Exception):
+            text = f"swap of {step.node} to {step.path} failed: {outcome}"
+            self.run_state.script_failures.append(text)
+            self._say(step.node, f"script: {text}", "error")
+
+    # Ending.
+
+    def _finished(self) -> bool:
+        run = self.run_state
+        if run.failure or run.interrupted or self._enough():
+            return True
+        return not any(m.child or m.state is State.WAITING for m in self.members.values())
+
+    def _enough(self) -> bool:
+        run, plan = self.run_state, self.plan
+        by_episodes = plan.episodes is not None and run.tally.episodes >= plan.episodes
+        return by_episodes or (plan.duration_s is not None and run.active_s >= plan.duration_s)
+
+    def _fail(self, reason: str) -> None:
+        self.run_state.failure = self.run_state.failure or reason
+
+    def _on_signal(self, number: int, _: Any) -> None:
+        if self.run_state.interrupted:  # the second time kills
+            self._killed = True
+            for member in self.members.values():
+                if member.child:
+                    member.child.send(signal.SIGKILL)
+        self.run_state.interrupted = signal.Signals(number).name
+
+    def _stop(self) -> None:
+        plant = self.members.get(self.plan.plant or "")
+        rest = [member for member in reversed(self.members.values()) if member is not plant]
+        for group in ([plant] if plant else [], rest):
+            for member in group:
+                self._request_stop(member)
+            end_all([member.child for member in group if member.child])
+            self._collect(group)
+        if self._inbox:
+            self._inbox.close()
+        if self._reaper:
+            self._reaper.dismiss()
+
+    def _request_stop(self, member: Member) -> None:
+        if not member.child or member.child.code is not None or self._killed:
+            return
+        if member.state is State.ACTIVE and member.name not in self._hanging:
+            try:
+                attach.asker(self.runtime.path, 0.25)(member.name, "shutdown", {})
+                return
+            except KernelError:
+                pass  # it is busy or hangs; a signal follows
+        member.child.send(signal.SIGTERM)
+
+    def _collect(self, group: list[Member]) -> None:
+        """Takes in the last words of processes that have ended in good order."""
+        self._listen(0.0)
+        for member in group:
+            self.run_state.lost[member.name] = member.lost()
+
+    def _say(self, node: str, text: str, level: str = "info") -> None:
+        self.run_state.journal.add(node, text, level)
