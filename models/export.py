@@ -1,0 +1,202 @@
+"""Turns a trained network into the ONNX file that flies, and accepts it only if it agrees."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from safetypilot.models import contract as contracts
+from safetypilot.models import graphs, runtime
+from safetypilot.models.contract import Contract
+from safetypilot.models.errors import ModelError
+from safetypilot.models.networks import (
+    DynamicsEnsemble,
+    GaussianActor,
+    RecoveryActor,
+    Scaling,
+    TwinCritic,
+)
+
+PARITY_TOLERANCE = 1e-5  # of the outputs' size; float32 rounding of folded layers stays below
+_GOLDEN_ROWS = 4
+_PARITY_ROWS = 64
+
+Rows = dict[str, NDArray[np.float32]]
+
+
+def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.Model:
+    """Write a network as ONNX with its contract; the old file stays until the new one is proven.
+
+    Args:
+        network: GaussianActor, RecoveryActor, TwinCritic (of probabilities) or DynamicsEnsemble.
+        path: where the file goes.
+        contract: names, units, limits, rate, version and run; kind, golden rows and hash are
+            filled in here.
+
+    Returns:
+        The model as a node would load it.
+
+    Raises:
+        ModelError: the weights are not finite, or the file does not agree with the network.
+    """
+    path = Path(path)
+    for name, tensor in network.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{name} is not finite; training diverged, nothing was exported")
+    kind, model = _build(network)
+    contract = replace(contract, kind=kind, golden={})
+    rows = _rows(network, contract, _PARITY_ROWS)
+    wanted = _evaluate(network, rows)
+    few = slice(_GOLDEN_ROWS)
+    contract = replace(
+        contract,
+        graph_sha256=hashlib.sha256(_serialise(model)).hexdigest(),
+        golden={
+            "inputs": {name: _few(array, few).tolist() for name, array in rows.items()},
+            "outputs": {name: _few(array, few).tolist() for name, array in wanted.items()},
+        },
+    )
+    entry = model.metadata_props.add()
+    entry.key, entry.value = contracts.METADATA_KEY, contract.to_json()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(_serialise(model))
+            file.flush()
+            os.fsync(file.fileno())
+        _check_parity(runtime.stage(scratch, kind, contract), rows, wanted)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return runtime.load(path)
+
+
+def _serialise(model: Any) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _few(array: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+    """The first rows; the batch is the last but one dimension, or the only one."""
+    return array[rows] if array.ndim < 3 else array[:, rows]
+
+
+def _build(network: nn.Module) -> tuple[str, Any]:
+    if isinstance(network, GaussianActor | RecoveryActor):
+        return "task_policy", _policy(network)
+    if isinstance(network, TwinCritic) and network.probability:
+        return "safety_critic", _critic(network)
+    if isinstance(network, DynamicsEnsemble):
+        return "dynamics", _dynamics(network)
+    raise ModelError(
+        f"no ONNX graph for a {type(network).__name__}; export an actor, a critic of "
+        "probabilities or a dynamics ensemble"
+    )
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.detach().double().numpy()
+    return array
+
+
+def _policy(network: GaussianActor | RecoveryActor) -> Any:
+    scaling = network.scaling
+    layers = [
+        (_array(layer.weight).T, _array(layer.bias))
+        for layer in network.network
+        if isinstance(layer, nn.Linear)
+    ]
+    actions = len(scaling.action_half)
+    weight, bias = layers[-1]
+    layers[-1] = (weight[:, :actions], bias[:actions])  # the mean; log-deviations stay behind
+    layers = graphs.fold_input(
+        layers, _array(scaling.observation_mean), _array(scaling.observation_scale)
+    )
+    return graphs.task_policy(layers, _array(scaling.action_middle), _array(scaling.action_half))
+
+
+def _critic(network: TwinCritic) -> Any:
+    mean, scale = _joint_scaling(network.scaling)
+    twins = [
+        graphs.fold_input(
+            [(_array(layer.weight[i]), _array(layer.bias[i, 0])) for layer in network.layers],
+            mean,
+            scale,
+        )
+        for i in range(2)
+    ]
+    return graphs.safety_critic(twins, len(network.scaling.observation_mean))
+
+
+def _joint_scaling(scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and scale of observation and action side by side, (O + A,)."""
+    mean = np.concatenate((_array(scaling.observation_mean), _array(scaling.action_middle)))
+    scale = np.concatenate((_array(scaling.observation_scale), _array(scaling.action_half)))
+    return mean, scale
+
+
+def _dynamics(network: DynamicsEnsemble) -> Any:
+    layers = [(_array(layer.weight), _array(layer.bias)) for layer in network.layers]
+    layers = graphs.fold_input(layers, _array(network.input_mean), _array(network.input_scale))
+    change_scale = _array(network.change_scale)
+    weight, bias = layers[-1]
+    ones = np.ones_like(change_scale)
+    factor = np.concatenate((change_scale, ones))
+    offset = np.concatenate((_array(network.change_mean), 0 * ones))
+    layers[-1] = (weight * factor, bias * factor + offset)
+    return graphs.dynamics(
+        layers,
+        _array(network.log_variance_min),
+        _array(network.log_variance_max),
+        change_scale,
+    )
+
+
+def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
+    """Inputs around the data that the network was trained on; the same every time."""
+    rng = np.random.default_rng(0)
+    if isinstance(network, DynamicsEnsemble):
+        lead: tuple[int, ...] = (network.members, count)
+        size = contract.observation_size
+        mean, scale = network.input_mean[:size], network.input_scale[:size]
+    else:
+        lead, scaling = (count,), network.scaling
+        mean, scale = scaling.observation_mean, scaling.observation_scale
+    normal = rng.standard_normal((*lead, contract.observation_size))
+    low, high = np.array(contract.action_low), np.array(contract.action_high)
+    values = {
+        "observation": _array(mean) + 1.5 * _array(scale) * normal,
+        "action": low + (high - low) * rng.random((*lead, contract.action_size)),
+        "noise": rng.standard_normal((*lead, contract.observation_size)),
+    }
+    names = contracts.NAMES[contract.kind][0]
+    return {name: values[name].astype(np.float32) for name in names}
+
+
+def _evaluate(network: nn.Module, rows: Rows) -> Rows:
+    inputs = [torch.from_numpy(array) for array in rows.values()]
+    with torch.no_grad():
+        if isinstance(network, TwinCritic):
+            return {"risk": network.risk(*inputs).numpy()}
+        name = "next_observation" if isinstance(network, DynamicsEnsemble) else "action"
+        return {name: network(*inputs).numpy()}
+
+
+def _check_parity(model: runtime.Model, rows: Rows, wanted: Rows) -> None:
+    for name, array in model.run(**rows).items():
+        allowed = PARITY_TOLERANCE * max(1.0, float(np.abs(wanted[name]).max()))
+        difference = float(np.abs(array - wanted[name]).max())
+        if not difference <= allowed:
+            raise ModelError(
+                f"the exported {name} is off by {difference:.3g}, allowed {allowed:.3g}; "
+                "nothing was written"
+            )
