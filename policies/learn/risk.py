@@ -1,0 +1,100 @@
+"""The safety critic Q_risk and the model-free recovery policy (Recovery RL, arXiv 2010.15920).
+
+Q_risk(s, a) estimates the discounted probability of a violation after a in s. The cost of a
+transition is that of the state it leads to, so the target is
+`cost + (1 - terminated) gamma_safe max Q(s', a')`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from safetypilot.models.networks import RecoveryActor, Sizes, TwinCritic
+from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.sac import Metrics, adam, polyak
+
+NextAction = Callable[[Tensor], Tensor]  # (B, O) -> (B, A)
+
+
+class RiskBatch(NamedTuple):
+    """Rows for one update, float32."""
+
+    observation: Tensor  # (B, O)
+    action: Tensor  # (B, A), as executed
+    cost: Tensor  # (B,), 1 where the step violated
+    next_observation: Tensor  # (B, O)
+    terminated: Tensor  # (B,)
+
+
+class Risk:
+    """Networks and optimisers of Q_risk and of the recovery policy that descends it."""
+
+    def __init__(self, sizes: Sizes, config: Config) -> None:
+        """Build with fresh weights from torch's global generator."""
+        self.critic = TwinCritic(sizes, probability=True)
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        self.recovery = RecoveryActor(sizes, config.gaussian_recovery)
+        self.critic_optimiser = adam(self.critic, config.risk_learning_rate)
+        self.recovery_optimiser = adam(self.recovery, config.risk_learning_rate)
+
+
+def composite(
+    risk: Risk, task: NextAction, config: Config, generator: torch.Generator
+) -> NextAction:
+    """What the shield would execute: the task action if its risk is at most eps, else recovery.
+
+    With a model-based recovery the learned recovery policy stands in for the planner.
+    """
+
+    def act(observation: Tensor) -> Tensor:
+        proposed = task(observation)
+        risky = risk.critic.risk(observation, proposed) > config.eps
+        recovery = risk.recovery.sample(observation, generator)
+        return torch.where(risky[:, None], recovery, proposed)
+
+    return act
+
+
+def bellman_target(
+    risk: Risk, batch: RiskBatch, next_action: NextAction, gamma_safe: float
+) -> Tensor:
+    """cost + (1 - cost) (1 - terminated) gamma_safe max Q(s', a'), (B,), always in [0, 1]."""
+    with torch.no_grad():
+        action = next_action(batch.next_observation)
+        later = risk.target.risk(batch.next_observation, action)
+        follows = (1.0 - batch.terminated) * (1.0 - batch.cost)
+        return batch.cost + follows * gamma_safe * later
+
+
+def update(
+    risk: Risk,
+    batch: RiskBatch,
+    config: Config,
+    next_action: NextAction,
+    generator: torch.Generator,
+    train_recovery: bool,
+) -> Metrics:
+    """One step of Q_risk, of the recovery policy on the same states, and of the target."""
+    target = bellman_target(risk, batch, next_action, config.gamma_safe)
+    values = risk.critic(batch.observation, batch.action)  # (2, B)
+    loss = (values - target).square().mean(dim=1).sum()
+    risk.critic_optimiser.zero_grad()
+    loss.backward()
+    risk.critic_optimiser.step()
+    metrics = {"risk/loss": loss.detach(), "risk/value": values.detach().mean()}
+    if train_recovery:
+        risk.critic.requires_grad_(False)
+        action = risk.recovery.sample(batch.observation, generator)
+        recovery_loss = risk.critic.risk(batch.observation, action).mean()
+        risk.recovery_optimiser.zero_grad()
+        recovery_loss.backward()
+        risk.recovery_optimiser.step()
+        risk.critic.requires_grad_(True)
+        metrics["risk/recovery_loss"] = recovery_loss.detach()
+    polyak(risk.target, risk.critic, config.tau_safe)
+    return metrics
