@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
+from safetypilot.launch.plan import Step
 from safetypilot.nodes.kernel.errors import RequestRefused, Unanswered
 from safetypilot.nodes.kernel.transport import Endpoints, request
 
@@ -48,6 +49,13 @@ def swap(ask: Ask, node: str, path: str, patience_s: float = SWAP_PATIENCE_S) ->
                 "the old model flies on"
             )
         sleep(0.05)
+
+
+def carry_out(ask: Ask, step: Step) -> dict[str, Any]:
+    """Does a line of the script; raises as `swap` does."""
+    if step.request == "swap":
+        return swap(ask, step.node, str(step.arguments["path"]))
+    return ask(step.node, step.request, step.arguments)
 
 
 def latch(path: Path, reason: str) -> None:

@@ -94,6 +94,7 @@ class Child:
         spec_file.write_text(json.dumps(asdict(spec)))
         arguments, env = command(spec, spec_file)
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -123,16 +124,16 @@ class Child:
         self._keeper.tell(f"-{self.pid}")
 
     def last_lines(self, count: int = 12) -> list[str]:
-        """The end of its log."""
-        return last_lines(self.log, count)
+        """The end of what this process has written to the node's log."""
+        return last_lines(self.log, count, self._log_start)
 
 
-def last_lines(log: Path, count: int = 12) -> list[str]:
-    """The last lines of a file, however long it is."""
+def last_lines(log: Path, count: int = 12, start: int = 0) -> list[str]:
+    """The last lines of a file, however long it is, not looking before byte `start`."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 16_384))
+            file.seek(max(start, file.tell() - 16_384))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []

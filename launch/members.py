@@ -13,6 +13,9 @@ from safetypilot.launch.plan import NodePlan
 from safetypilot.nodes.kernel.node import Spec
 from safetypilot.nodes.kernel.process import EXIT_UNUSABLE
 
+_SETTLED_S = 2.0  # a node that was active for this long is not in a row of failures
+_START_ATTEMPTS = 3  # of a node that was never active in this run
+
 
 class State(Enum):
     STARTING = "starting"  # its process runs, it has not reported ready
@@ -38,6 +41,7 @@ class Member:
         self.restart_at = 0.0
         self.restarts = 0
         self.failures = 0  # in a row
+        self.has_run = False  # any process of it was ever active
         self.promoted = ""  # file of the model that was swapped in last
         self._earlier: dict[str, int] = {}  # messages lost by earlier processes, by cause
 
@@ -78,7 +82,9 @@ class Member:
             Why the run cannot go on, or None.
         """
         policy = self.plan.restart
-        settled = self.state is State.ACTIVE and monotonic() - self.since >= policy.settled_s
+        active = self.state is State.ACTIVE
+        settled = active and monotonic() - self.since >= _SETTLED_S
+        self.has_run = self.has_run or active
         if self.child:
             self.child.bury()
         self._earlier = self.lost()
@@ -89,8 +95,10 @@ class Member:
             return f"{self.name} cannot run with what it was given"
         if policy.when == "never" or (policy.when == "on-failure" and code == 0):
             return None
-        if self.failures > policy.limit:
-            return f"{self.name} {describe_code(code)} {self.failures} times in a row"
+        if not self.has_run and self.failures >= _START_ATTEMPTS:
+            return f"{self.name} did not start: it {describe_code(code)} {self.failures} times"
+        if self.restarts >= policy.limit:
+            return f"{self.name} {describe_code(code)} after {self.restarts} restarts, its limit"
         self.enter(State.WAITING)
         self.restart_at = monotonic() + policy.pause_s(self.failures)
         return None

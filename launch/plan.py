@@ -21,15 +21,13 @@ class Restart:
         when: "never", "on-failure" (not after exit code 0) or "always".
         first_s: pause before the first restart; it doubles with each failure in a row.
         longest_s: the pause never grows beyond this.
-        limit: failures in a row after which the run is given up.
-        settled_s: a node that was active for this long starts a new row.
+        limit: restarts in one run, after which the run is given up.
     """
 
     when: str = "on-failure"
-    first_s: float = 0.1
+    first_s: float = 0.2
     longest_s: float = 5.0
-    limit: int = 5
-    settled_s: float = 2.0
+    limit: int = 100
 
     def pause_s(self, failures: int) -> float:
         """How long to wait before the restart after this many failures in a row."""
@@ -58,13 +56,24 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
-class Swap:
-    """A line of the launch file's script: swap a node's model after so many episodes or seconds."""
+class Step:
+    """A line of the launch file's script: after so many episodes or seconds, ask a node something.
+
+    Attributes:
+        request: "swap" waits until the model in arguments["path"] flies.
+    """
 
     node: str
-    path: str
+    request: str
+    arguments: dict[str, Any]
     after_episodes: int | None = None
     after_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        if self.request == "swap":
+            return f"swap {self.node} to {Path(str(self.arguments.get('path', ''))).name}"
+        return f"{self.request} {self.node}"
 
     def due(self, episodes: int, seconds: float) -> bool:
         by_episodes = self.after_episodes is not None and episodes >= self.after_episodes
@@ -90,7 +99,7 @@ class Plan:
     clock: str = "realtime"
     episodes: int | None = None
     duration_s: float | None = None
-    script: tuple[Swap, ...] = ()
+    script: tuple[Step, ...] = ()
     step_s: float | None = None
 
     @property

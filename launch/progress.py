@@ -64,6 +64,7 @@ class Run:
     started: float = field(default_factory=monotonic)
     active_since: float | None = None
     ended: float | None = None
+    virtual_s: float = 0.0  # in lockstep
     trace_sha256: str | None = None
     failure: str = ""  # why the run failed; empty if it did not
     interrupted: str = ""  # the signal by which a person stopped it
@@ -71,16 +72,41 @@ class Run:
 
     @property
     def active_s(self) -> float:
-        """Seconds since the graph became active."""
+        """Seconds of the wall clock since the graph became active."""
         return 0.0 if self.active_since is None else (self.ended or monotonic()) - self.active_since
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of the run's own clock since the graph became active."""
+        return self.virtual_s if self.plan.clock == "lockstep" else self.active_s
+
+    def enough(self) -> bool:
+        """Whether the plan is fulfilled."""
+        plan = self.plan
+        by_episodes = plan.episodes is not None and self.tally.episodes >= plan.episodes
+        return by_episodes or (plan.duration_s is not None and self.elapsed_s >= plan.duration_s)
+
+    def event(self, node: str, data: dict[str, Any]) -> None:
+        """Takes in what a node wants people to know."""
+        kind = str(data.get("kind", ""))
+        hidden = ("kind", "at_ns")
+        details = {k: v for k, v in data.items() if k not in hidden and v not in ("", None)}
+        text = ", ".join(f"{key} {value}" for key, value in details.items())
+        self.journal.add(node, f"{kind}: {text}" if text else kind)
 
 
 @contextmanager
-def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def handle_signals(run: Run, kill: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C stops the run cleanly, the second kills; only the main thread may ask."""
     if current_thread() is not main_thread():
         yield
         return
+
+    def handler(number: int, _: Any) -> None:
+        if run.interrupted:
+            kill()
+        run.interrupted = run.interrupted or signal.Signals(number).name
+
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield

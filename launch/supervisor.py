@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -20,7 +19,7 @@ from safetypilot.launch import attach, runtime_dir
 from safetypilot.launch.children import Reaper, describe_code, end_all
 from safetypilot.launch.errands import Errands
 from safetypilot.launch.members import Member, State
-from safetypilot.launch.plan import EPISODE, Swap
+from safetypilot.launch.plan import EPISODE, Step
 from safetypilot.launch.progress import Death, Run, handle_signals
 from safetypilot.nodes.kernel.errors import KernelError
 from safetypilot.nodes.kernel.interface import Interface
@@ -43,7 +42,7 @@ class Supervisor:
     """
 
     def __init__(self, run: Run, show: Callable[[Run], None] = lambda run: None) -> None:
-        self.run_state = run
+        self.progress = run
         self.plan = run.plan
         self._show = show
         self._killed = False
@@ -52,16 +51,16 @@ class Supervisor:
         self._inbox: Inbox | None = None
         self._all_ready = False
         self._script = list(run.plan.script)
-        self._swapping = False
+        self._scripting = False
         self._hanging: set[str] = set()
         self._decode = Codec(EpisodeReport, Interface.from_dict(run.plan.interface).dims).decode
 
     def run(self) -> None:
         """Runs until the plan is fulfilled, somebody stops it or it fails; see `Run`."""
-        run = self.run_state
+        run = self.progress
         self.runtime = runtime_dir.create(self.plan.name)
         try:
-            with handle_signals(self._on_signal):
+            with handle_signals(run, self._kill):
                 try:
                     self._start()
                     while not self._finished():
@@ -75,7 +74,7 @@ class Supervisor:
     # Starting.
 
     def _start(self) -> None:
-        run, folder = self.run_state, self.runtime.path
+        run, folder = self.progress, self.runtime.path
         run.run_id = self.runtime.run_id
         logs = run.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,7 @@ class Supervisor:
         run.rows = lambda: {member.name: member.row() for member in self.members.values()}
         self._inbox = Inbox(endpoints, (EPISODE,) if self.plan.writer(EPISODE) else ())
         self._ask = attach.asker(folder)
-        self._activations, self._swaps = Errands("activate"), Errands("swap")
+        self._activations, self._errands = Errands("activate"), Errands("script")
         self._reaper = Reaper(folder, self.runtime.lock)
         for node in self.plan.nodes:
             log = logs / f"{node.name}.log"
@@ -110,7 +109,7 @@ class Supervisor:
                 return
             member.enter(State.ACTIVE)
             if member.name == self.plan.plant or self.plan.plant is None:
-                self.run_state.active_since = self.run_state.active_since or monotonic()
+                self.progress.active_since = self.progress.active_since or monotonic()
 
         self._activations.do(work, done)
 
@@ -120,9 +119,9 @@ class Supervisor:
         self._listen(TURN_S)
         self._watch()
         self._activations.collect()
-        self._swaps.collect()
+        self._errands.collect()
         self._follow_script()
-        self._show(self.run_state)
+        self._show(self.progress)
 
     def _listen(self, timeout_s: float) -> None:
         if self._inbox is None:
@@ -141,8 +140,8 @@ class Supervisor:
                 self._on_event(member, data)
         for _, frame in frames:
             try:
-                if not self._enough():
-                    self.run_state.tally.add(self._decode(frame))
+                if not self.progress.enough():
+                    self.progress.tally.add(self._decode(frame))
             except WireError as error:
                 self._say("supervisor", f"an episode report was refused: {error}", "error")
 
@@ -160,14 +159,9 @@ class Supervisor:
             self._activate(self.members[self.plan.plant], PLANT_AFTER_S if others else 0.0)
 
     def _on_event(self, member: Member, data: dict[str, Any]) -> None:
-        kind = str(data.get("kind", ""))
-        details = {
-            k: v for k, v in data.items() if k not in ("kind", "at_ns") and v not in ("", None)
-        }
-        text = ", ".join(f"{key} {value}" for key, value in details.items())
-        if kind == "promoted" and data.get("path"):
+        if data.get("kind") == "promoted" and data.get("path"):
             member.promoted = str(data["path"])
-        self._say(member.name, f"{kind}: {text}" if text else kind)
+        self.progress.event(member.name, data)
 
     def _watch(self) -> None:
         now = monotonic()
@@ -194,7 +188,7 @@ class Supervisor:
             member.heard = monotonic()
 
     def _on_death(self, member: Member, code: int) -> None:
-        run = self.run_state
+        run = self.progress
         lines = member.child.last_lines() if member.child else []
         how = describe_code(code)
         at_s = round(monotonic() - run.started, 3)
@@ -208,49 +202,42 @@ class Supervisor:
             self._fail(reason + (f"; its last words:{tail}" if tail else ""))
 
     def _follow_script(self) -> None:
-        run = self.run_state
-        if not self._script or self._swapping or run.active_since is None:
+        run = self.progress
+        if not self._script or self._scripting or run.active_since is None:
             return
         step = self._script[0]
-        if step.due(run.tally.episodes, run.active_s):
-            self._swapping = True
-            self._say(step.node, f"script: swaps in {Path(step.path).name}")
-            self._swaps.do(
-                lambda: attach.swap(self._ask, step.node, step.path),
-                lambda outcome: self._swapped(step, outcome),
+        if step.due(run.tally.episodes, run.elapsed_s):
+            self._scripting = True
+            self._say(step.node, f"script: {step.text}")
+            self._errands.do(
+                lambda: attach.carry_out(self._ask, step),
+                lambda outcome: self._scripted(step, outcome),
             )
 
-    def _swapped(self, step: Swap, outcome: Any) -> None:
-        self._swapping = False
+    def _scripted(self, step: Step, outcome: Any) -> None:
+        self._scripting = False
         self._script.pop(0)
         if isinstance(outcome, Exception):
-            text = f"swap of {step.node} to {step.path} failed: {outcome}"
-            self.run_state.script_failures.append(text)
-            self._say(step.node, f"script: {text}", "error")
+            self.progress.script_failures.append(f"{step.text}: {outcome}")
+            self._say(step.node, f"script: {step.text} failed: {outcome}", "error")
 
     # Ending.
 
     def _finished(self) -> bool:
-        run = self.run_state
-        if run.failure or run.interrupted or self._enough():
+        run = self.progress
+        if run.failure or run.interrupted or self.progress.enough():
             return True
         return not any(m.child or m.state is State.WAITING for m in self.members.values())
 
-    def _enough(self) -> bool:
-        run, plan = self.run_state, self.plan
-        by_episodes = plan.episodes is not None and run.tally.episodes >= plan.episodes
-        return by_episodes or (plan.duration_s is not None and run.active_s >= plan.duration_s)
-
     def _fail(self, reason: str) -> None:
-        self.run_state.failure = self.run_state.failure or reason
+        self.progress.failure = self.progress.failure or reason
 
-    def _on_signal(self, number: int, _: Any) -> None:
-        if self.run_state.interrupted:  # the second time kills
-            self._killed = True
-            for member in self.members.values():
-                if member.child:
-                    member.child.send(signal.SIGKILL)
-        self.run_state.interrupted = signal.Signals(number).name
+    def _kill(self) -> None:
+        """The second Ctrl-C."""
+        self._killed = True
+        for member in self.members.values():
+            if member.child:
+                member.child.send(signal.SIGKILL)
 
     def _stop(self) -> None:
         plant = self.members.get(self.plan.plant or "")
@@ -280,7 +267,7 @@ class Supervisor:
         """Takes in the last words of processes that have ended in good order."""
         self._listen(0.0)
         for member in group:
-            self.run_state.lost[member.name] = member.lost()
+            self.progress.lost[member.name] = member.lost()
 
     def _say(self, node: str, text: str, level: str = "info") -> None:
-        self.run_state.journal.add(node, text, level)
+        self.progress.journal.add(node, text, level)
