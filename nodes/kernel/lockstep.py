@@ -145,10 +145,12 @@ class Host:
 
 
 class Remote:
-    """A handle on a host in another process."""
+    """A handle on a host in another process; `alive` tells whether that still runs."""
 
-    def __init__(self, endpoints: Endpoints, name: str) -> None:
-        self._client = LockstepClient(endpoints, name)
+    def __init__(
+        self, endpoints: Endpoints, name: str, alive: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._client = LockstepClient(endpoints, name, alive)
 
     def call(self, operation: str, now_ns: int, *arguments: Any) -> Reply:
         reply = self._client.call([operation, now_ns, *arguments], CALL_TIMEOUT_S)

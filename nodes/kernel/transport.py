@@ -12,7 +12,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgpack
@@ -356,19 +358,28 @@ class LockstepServer:
 
 
 class LockstepClient:
-    """The scheduler's side: one synchronous call at a time."""
+    """The scheduler's side: one synchronous call at a time.
 
-    def __init__(self, endpoints: Endpoints, node: str) -> None:
+    Args:
+        alive: whether the node's process still runs; asked while an answer is awaited.
+    """
+
+    def __init__(self, endpoints: Endpoints, node: str, alive: Callable[[], bool]) -> None:
         self._context = zmq.Context(1)
-        self._socket = _socket(self._context, zmq.REQ)
+        self._socket = _socket(self._context, zmq.REQ, RECONNECT_IVL=10)
         self._socket.connect(endpoints.lockstep(node))
         self._node = node
+        self._alive = alive
 
     def call(self, arguments: list[Any], timeout_s: float) -> list[Any]:
-        """Raises Unanswered if the node's process does not answer in time."""
+        """Raises Unanswered if the node's process has died or does not answer in time."""
         self._socket.send(msgpack.packb(arguments))
-        if not self._socket.poll(int(timeout_s * 1000)):
-            raise Unanswered(f"{self._node} did not answer the lockstep scheduler in {timeout_s} s")
+        deadline = monotonic() + timeout_s
+        while not self._socket.poll(50):
+            if not self._alive() and not self._socket.poll(0):
+                raise Unanswered(f"the process of {self._node} has died")
+            if monotonic() > deadline:
+                raise Unanswered(f"{self._node} did not answer the scheduler in {timeout_s:g} s")
         reply: list[Any] = msgpack.unpackb(self._socket.recv())
         return reply
 
