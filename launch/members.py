@@ -88,7 +88,7 @@ class Member:
         if self.child:
             self.child.bury()
         self._earlier = self.lost()
-        self.child, self.health = None, {}
+        self.child, self.health = None, {"node": self.health.get("node", {})}
         self.failures = 1 if settled else self.failures + 1
         self.enter(State.ENDED)
         if code == EXIT_UNUSABLE:

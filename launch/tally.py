@@ -18,7 +18,7 @@ SOURCES = ("task", "recovery", "tail", "failsafe")  # names of policies.shield.S
 _KEPT_LATENCIES = 1 << 20
 _KEPT_PATHS = 400  # per phase, for the picture
 
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Latencies:
@@ -27,11 +27,11 @@ class Latencies:
     def __init__(self) -> None:
         self.count = 0
         self.max_us = 0.0
-        self._kept: list[FloatArray] = []
+        self._kept: list[Floats] = []
         self._size = 0
         self._stride = 1
 
-    def add(self, values: FloatArray) -> None:
+    def add(self, values: Floats) -> None:
         finite = values[np.isfinite(values)]
         if not finite.size:
             return
@@ -63,10 +63,10 @@ class Latencies:
 
 
 @dataclass
-class Path2:
+class Path:
     """An episode for the picture: the first two observed numbers and who was in control."""
 
-    points: FloatArray  # (T, 2)
+    points: Floats  # (T, 2)
     sources: np.ndarray[Any, np.dtype[np.uint8]]  # (T,)
     success: bool
     violation: bool
@@ -76,7 +76,7 @@ class Path2:
 class Phase:
     """Figures of a span of episodes."""
 
-    models: str = ""
+    model: str = ""  # of the task policy
     episodes: int = 0
     successes: int = 0
     violations: int = 0
@@ -86,7 +86,7 @@ class Phase:
     reward: float = 0.0
     sources: list[int] = field(default_factory=lambda: [0] * len(SOURCES))
     latencies: Latencies = field(default_factory=Latencies)
-    paths: list[Path2] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
 
     def add(self, report: EpisodeReport) -> None:
         self.episodes += 1
@@ -101,7 +101,7 @@ class Phase:
         self.latencies.add(report.latency_us)
         if len(self.paths) < _KEPT_PATHS and report.observations.shape[1] >= 2:
             self.paths.append(
-                Path2(
+                Path(
                     report.observations[:, :2].copy(),
                     report.sources.copy(),
                     report.success,
@@ -144,12 +144,12 @@ class Tally:
         self.total.add(report)
         self.total.paths.clear()
         if not self.phases:
-            self.phases.append(Phase(models=acted[0] if acted else ""))
+            self.phases.append(Phase(model=acted[0] if acted else ""))
         phase = self.phases[-1]
-        if acted and not phase.models:
-            phase.models = acted[0]
-        elif acted and acted[0] != phase.models:
-            phase = Phase(models=acted[0])
+        if acted and not phase.model:
+            phase.model = acted[0]
+        elif acted and acted[0] != phase.model:
+            phase = Phase(model=acted[0])
             self.phases.append(phase)
         phase.add(report)
 
