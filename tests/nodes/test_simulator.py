@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from safetypilot.envs import registry
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
