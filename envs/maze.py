@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetypilot.envs import geometry
+from safetypilot.envs.actions import clipped
 
 WALLS = geometry.MAZE.walls
 GOAL = geometry.MAZE.goal
@@ -20,7 +21,6 @@ START = geometry.MAZE.start
 
 FORCE_LIMIT = 0.1
 SUBSTEPS = 500  # of 0.002 s: one step is one simulated second
-EPISODE_STEPS = 100
 SUCCESS_DISTANCE = 0.03  # RMS per coordinate, as the reward
 
 # Where each reset mode draws x from; y is always drawn from the same range.
@@ -79,10 +79,11 @@ class Maze(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
         self, action: npt.ArrayLike
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Push for one simulated second, from rest to rest. `action` (2,) is clipped to its box."""
+        force = clipped(action, FORCE_LIMIT)
         # A puck that already touches a wall is stuck, as published. An episode never gets here,
         # because touching ended it; offline data does.
         if not self._touches_wall():
-            np.clip(action, -FORCE_LIMIT, FORCE_LIMIT, out=self._data.ctrl)
+            self._data.ctrl[:] = force
             mujoco.mj_step(self._model, self._data, nstep=SUBSTEPS)
             self._data.qvel[:] = 0.0
             # Contacts are those of the last substep's start; bring them to the present state.
@@ -92,7 +93,10 @@ class Maze(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
         return self._observe(), -self._goal_distance(), terminated, False, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
-        """The maze from above, (480, 480, 3), or None without a render mode. Needs OpenGL."""
+        """The maze from above, (480, 480, 3), or None without a render mode.
+
+        Needs OpenGL: without a display, set MUJOCO_GL=egl before MuJoCo is first imported.
+        """
         if self.render_mode is None:
             return None
         if self._renderer is None:

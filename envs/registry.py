@@ -4,6 +4,7 @@ Nothing heavy is imported before an environment is made: `describe` of one of ou
 """
 
 import difflib
+import importlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ def register() -> None:
 
 
 def resolve(name_or_id: str) -> str:
-    """The Gymnasium id of a short name or id.
+    """The Gymnasium id of a short name, an id, or `module:id` as Gymnasium writes it.
 
     Raises:
         UnknownEnvironmentError: Neither we nor Gymnasium know it.
@@ -110,11 +111,15 @@ def resolve(name_or_id: str) -> str:
     import gymnasium
 
     register()
+    module, _, bare_id = env_id.rpartition(":")
     try:
-        gymnasium.spec(env_id)
+        if module:
+            importlib.import_module(module)
+        spec = gymnasium.spec(bare_id)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise UnknownEnvironmentError(_unknown(name_or_id, error)) from error
-    return env_id
+    # A module stays in the id, because another process has to import it too; ours never has to.
+    return str(spec.id) if spec.id in TASKS else env_id
 
 
 def make(name_or_id: str, **kwargs: Any) -> Any:
