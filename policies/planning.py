@@ -37,7 +37,8 @@ class PlannerConfig:
         elites: K.
         max_iterations: iterations without a deadline, and at most with one.
         smoothing: part of the old mean and deviation kept at each refit.
-        initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16.
+        initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16,
+            0.5 draws many full actions, which iCEM clips to the box.
         min_std: stop once every deviation / box width is below this; 0 never stops early.
         answer: "best" candidate seen, or the final "mean" as published for CEM.
         colour: iCEM, noise power falls with frequency^-colour; 0 is white.
@@ -47,14 +48,14 @@ class PlannerConfig:
 
     method: Literal["cem", "icem"] = "icem"
     horizon: int = 5
-    population: int = 64
+    population: int = 100
     elites: int = 8
     max_iterations: int = 3
     smoothing: float = 0.1
-    initial_std: float = 0.25
+    initial_std: float = 0.5
     min_std: float = 0.0
     answer: Literal["best", "mean"] = "best"
-    colour: float = 1.0
+    colour: float = 2.0
     decay: float = 1.25
     kept: float = 0.3
 
@@ -90,6 +91,7 @@ class PlannerConfig:
             population=400,
             elites=40,
             max_iterations=5,
+            initial_std=0.25,
             min_std=math.sqrt(0.001) / 2,
             answer="mean",
         )
@@ -148,7 +150,7 @@ class PlannerState:
         self.elites = self.elites[:, :0]
 
     def shift(self, steps: int) -> None:
-        """Move what is remembered ``steps`` control steps on; the end repeats nothing learnt.
+        """Move what is remembered ``steps`` control steps on; beyond the horizon it is forgotten.
 
         The mean ends in mid-range, as published; elites repeat their last action, as in iCEM.
         """
@@ -187,9 +189,11 @@ def plan(
         state: what the previous call left; the caller shifts or resets it in between.
         config: the settings that ``state`` was made with.
         rng: the only source of chance.
-        guesses: plans to try beside the sampled ones, (any, H, A).
+        guesses: plans that iCEM tries beside the sampled ones, (any, H, A).
         clock: the time in ns.
         deadline_ns: when the answer must be there, on ``clock``; None for no deadline.
+
+    A best plan, rather than a mean, is also what ``state`` remembers.
     """
     now = clock if clock is not None else _no_time
     mean = state.mean
@@ -243,7 +247,8 @@ def _sample(
         np.matmul(state.filter, noise.reshape(size, used), out=plans.reshape(size, used))
         plans *= std[:, None]
     plans += state.mean[:, None]
-    _include(plans, state, config, guesses if iteration == 0 else None)
+    if config.method == "icem":
+        _include(plans, state, config, guesses if iteration == 0 else None)
     return np.clip(plans, state.low, state.high, out=plans)
 
 
@@ -253,15 +258,13 @@ def _include(
     config: PlannerConfig,
     guesses: Array | None,
 ) -> None:
-    """Overwrite the first candidates with those worth a second look; at least one stays random."""
-    free = plans.shape[1] - 1
-    if config.method == "icem":
-        kept = min(math.ceil(config.kept * state.elites.shape[1]), free)
-        plans[:, :kept] = state.elites[:, :kept]
-        plans[:, kept] = state.mean
-        plans, free = plans[:, kept + 1 :], free - kept - 1
-    if guesses is not None and free > 0:
-        count = min(len(guesses), free)
+    """iCEM: overwrite the first candidates with those worth a second look."""
+    kept = min(math.ceil(config.kept * state.elites.shape[1]), plans.shape[1] - 1)
+    plans[:, :kept] = state.elites[:, :kept]
+    plans[:, kept] = state.mean
+    if guesses is not None:
+        plans = plans[:, kept + 1 :]
+        count = min(len(guesses), plans.shape[1])
         plans[:, :count] = guesses[:count].transpose(1, 0, 2)
 
 

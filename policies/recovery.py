@@ -9,9 +9,11 @@ whole horizon (TS-infinity). All candidates of one call meet the same noise, so 
 their actions and not by luck. The critic judges all steps of all candidates in one call.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,22 +57,24 @@ class RecoveryConfig:
         particles: P, rounded up to a multiple of the ensemble size.
         action_penalty: cost of a full action per step and dimension. Tiny: it decides only where
             the risk is flat (all plans safe, or none), and there for the smallest action.
-        warm_start: begin from the previous plan. Off, the answer to an observation depends on no
-            other observation, so that a restarted planner continues identically.
-        rest_action: the action that moves nothing, always tried; None for zero.
+        warm_start: begin from the previous plan. Off, the answer depends on this observation and
+            ``seq`` alone, so that a restarted planner continues identically; with the defaults it
+            then needs about half as many candidates again for the same quality.
+        rest_action: the action that moves nothing; None for zero. iCEM always tries it, and the
+            full actions along each axis, throughout the horizon.
     """
 
     planner: planning.PlannerConfig = field(default_factory=planning.PlannerConfig)
     particles: int = 5
     action_penalty: float = 1e-3
-    warm_start: bool = True
+    warm_start: bool = False
     rest_action: tuple[float, ...] | None = None
 
     @classmethod
     def published(cls, horizon: int) -> "RecoveryConfig":
-        """The settings of Recovery RL: CEM 400/40/5, 20 particles, no action penalty."""
+        """The settings of Recovery RL: CEM 400/40/5, 20 particles, warm, no action penalty."""
         planner = planning.PlannerConfig.published(horizon)
-        return cls(planner=planner, particles=20, action_penalty=0.0)
+        return cls(planner=planner, particles=20, action_penalty=0.0, warm_start=True)
 
 
 class Plan(NamedTuple):
@@ -116,8 +120,7 @@ class RecoveryPlanner:
         self._rest = np.clip(np.asarray(rest, np.float32).reshape(low.shape), low, high)  # (A,)
         half = np.maximum(self._state.width / 2, np.finfo(np.float32).tiny)
         self._weight = config.action_penalty / np.square(half)  # (A,)
-        horizon = config.planner.horizon
-        self._guesses = np.broadcast_to(self._rest, (1, horizon, low.size))
+        self._guesses = _guesses(self._rest, low, high, config.planner)
         self._seed = seed
         self._last_seq: int | None = None
         self._finish_ns = 0.0  # expected duration of the last evaluation
@@ -214,6 +217,19 @@ class RecoveryPlanner:
         return self._rollouts[count].risks(*self._models, start, plans, noise)
 
 
+def _guesses(rest: Array, low: Array, high: Array, config: planning.PlannerConfig) -> Array:
+    """Rest, and a full action along each axis either way, held throughout: (1 + 2 A, H, A).
+
+    Cut to a quarter of the population where A is large.
+    """
+    actions = np.tile(rest, (1 + 2 * rest.size, 1))
+    for axis in range(rest.size):
+        actions[1 + 2 * axis, axis] = low[axis]
+        actions[2 + 2 * axis, axis] = high[axis]
+    held = np.repeat(actions[:, None], config.horizon, axis=1)
+    return held[: max(1, config.population // 4)]
+
+
 class _Rollout:
     """Memory to roll N plans with P particles, and the roll itself."""
 
@@ -258,3 +274,65 @@ class _Rollout:
         risk = np.where(np.isfinite(states).all(axis=2), flat.reshape(rows, count), np.nan)
         mean = risk[1:].reshape(later, particles, count).mean(axis=1)  # (H-1, P, N) -> (H-1, N)
         return np.concatenate((risk[:1], mean))
+
+
+class MujocoDynamics:
+    """The true model in place of a learned one: ``mujoco.rollout``, one control step at a time.
+
+    For plants whose observation tells the state they come to rest in, such as the maze: (x, y) are
+    its two coordinates, and velocities are zero at the start and end of a step.
+    """
+
+    members = 1
+    deterministic = True
+
+    def __init__(
+        self,
+        model: str | Path | Any,
+        step_s: float,
+        timestep_s: float | None = None,
+        to_state: Callable[[Array], NDArray[np.floating]] | None = None,
+        to_observation: Callable[[NDArray[np.float64]], NDArray[np.floating]] | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: path of an MJCF file, or an ``mujoco.MjModel``.
+            step_s: simulated seconds per control step; the action is the motors' control.
+            timestep_s: physics step, None for the model's own; a coarser one is faster.
+            to_state: (B, O) -> (B, nq + nv); None if the observation is all of qpos, at rest.
+            to_observation: (B, nq + nv) -> (B, O); None likewise.
+        """
+        import mujoco
+        from mujoco import rollout
+
+        if isinstance(model, str | Path):
+            model = mujoco.MjModel.from_xml_path(str(model))
+        self._model = copy.copy(model)  # its timestep is ours to change
+        if timestep_s is not None:
+            self._model.opt.timestep = timestep_s
+        self._substeps = max(1, round(step_s / self._model.opt.timestep))
+        self._data = mujoco.MjData(self._model)
+        self._rollout = rollout.Rollout(nthread=0)
+        size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        self._rest = np.zeros(size)
+        mujoco.mj_getState(
+            self._model, self._data, self._rest, mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+        )
+        self._to_state = to_state
+        self._to_observation = to_observation
+
+    def run(self, **inputs: Array) -> dict[str, Array]:
+        """Simulate one control step of ``observation`` and ``action``, (1, B, O) and (1, B, A)."""
+        observation, action = inputs["observation"][0], inputs["action"][0]
+        initial = np.tile(self._rest, (len(observation), 1))
+        moved = observation if self._to_state is None else self._to_state(observation)
+        initial[:, 1 : 1 + moved.shape[1]] = moved  # column 0 is the time
+        control = np.asarray(action, np.float64)[:, None]
+        states, _ = self._rollout.rollout(
+            self._model, self._data, initial, control, nstep=self._substeps
+        )
+        last = states[:, -1, 1 : 1 + self._model.nq + self._model.nv]
+        size = observation.shape[1]
+        found = last[:, :size] if self._to_observation is None else self._to_observation(last)
+        return {"next_observation": found[None].astype(np.float32)}
