@@ -27,13 +27,13 @@ _PASSED_ON = (
     "MUJOCO_GL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
     "COVERAGE_PROCESS_START",
 )  # fmt: skip
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def environment() -> dict[str, str]:
     """The environment of a node: little of ours, and one thread per numeric library."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**passed, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONUNBUFFERED": "1"}
+    return {**passed, **dict.fromkeys(ONE_THREAD, "1"), "PYTHONUNBUFFERED": "1"}
 
 
 def command(spec: Spec, spec_file: Path) -> tuple[list[str], dict[str, str]]:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 GRAPH, LATCH, LOCK = "graph.json", "estop", "lock"
-_LONGEST_NAME = 16  # of the graph, in a run id: paths of local sockets are limited to 107 bytes
+_LONGEST_NAME = 16  # of the graph, in a run id
+LONGEST_BASE = 36  # with the run id and a socket's name it must stay below 107 bytes
 
 
 class RuntimeDirError(Exception):
@@ -71,8 +72,16 @@ class RuntimeDir:
 
 
 def create(name: str) -> RuntimeDir:
-    """Makes the directory of a new run, after clearing away those of dead ones."""
+    """Makes the directory of a new run, after clearing away those of dead ones.
+
+    Raises:
+        RuntimeDirError: there is no place for it.
+    """
     base = base_dir()
+    if len(str(base)) > LONGEST_BASE:
+        raise RuntimeDirError(
+            f"the path {base} is too long for local sockets; set TMPDIR to a shorter one"
+        )
     with _locked(base / ".lock"):
         remove_dead(base)
         stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:_LONGEST_NAME]

@@ -1,0 +1,167 @@
+"""Verbs that ask the nodes of a running graph: nodes, topics, swap, estop, reset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safetypilot.launch.cli_common import InputError, Json, RunName, choose, print_json
+
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the latch.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: safetypilot nodes --json")(nodes)
+    app.command(epilog="Example: safetypilot topics")(topics)
+    app.command(epilog="Example: safetypilot swap task_policy runs/mine/policy.onnx")(swap)
+    app.command(epilog='Example: safetypilot estop --reason "smoke"')(estop)
+    app.command(epilog="Example: safetypilot reset --run maze")(reset)
+
+
+def nodes(run: RunName = None, json: Json = False) -> None:
+    """Show the nodes of the running graphs: state, rate, age, memory and model."""
+    from safetypilot.launch import runtime_dir
+
+    runs = [runtime_dir.find(run)] if run else runtime_dir.running()
+    answers = [_ask_nodes(each) for each in runs]
+    if json:
+        print_json(answers)
+        return
+    from rich.console import Console
+
+    from safetypilot.launch.live import node_table
+
+    console = Console(highlight=False)
+    if not answers:
+        console.print("nothing is running; start a graph with: safetypilot launch NAME")
+    for answer in answers:
+        console.print(f"{answer['run_id']}: {answer['clock']}, {answer['rate_hz']:g} Hz, "
+                      f"pid {answer['pid']}, {answer['run_dir']}", soft_wrap=True)  # fmt: skip
+        if answer["clock"] == "lockstep":
+            console.print("  (in lockstep nodes answer their scheduler only)")
+        else:
+            console.print(node_table(answer["nodes"]))
+
+
+def _ask_nodes(run: Any) -> dict[str, Any]:
+    """graph.json's facts and every node's status, asked at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from safetypilot.launch.attach import asker
+    from safetypilot.nodes.kernel.errors import KernelError
+
+    ask = asker(run.path, 1.0)
+
+    def row(name: str) -> dict[str, Any]:
+        if run.graph["clock"] == "lockstep":
+            return {"state": "lockstep", "inputs": {}, "node": {}}
+        try:
+            status = ask(name, "status", {})
+        except KernelError as error:
+            return {"state": "no answer", "error": str(error), "inputs": {}, "node": {}}
+        state = "active" if status.get("active") else "ready"
+        return {"state": state, "restarts": status.get("generation"), **status}
+
+    names = list(run.graph["nodes"])
+    with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
+        rows = dict(zip(names, pool.map(row, names), strict=True))
+    facts = {key: run.graph.get(key) for key in ("name", "clock", "rate_hz", "pid", "run_dir")}
+    return {"run_id": run.run_id, **facts, "estop": run.latch.exists(), "nodes": rows}
+
+
+def topics(run: RunName = None, json: Json = False) -> None:
+    """Show the topics of a running graph: message, writer and readers."""
+    from safetypilot.launch import runtime_dir
+
+    found = runtime_dir.find(run).graph["topics"]
+    if json:
+        print_json(found)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("topic", "message", "port", "writer", "readers", box=box.SIMPLE_HEAD)
+    for name, topic in found.items():
+        readers = ", ".join(topic["readers"])
+        table.add_row(name, topic["message"], topic["port"], topic["writer"] or "-", readers or "-")
+    Console(highlight=False).print(table)
+
+
+def swap(
+    node: Annotated[str, typer.Argument(help="The node, for example task_policy.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX file of the node's kind.")],
+    run: RunName = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 30.0,
+    json: Json = False,
+) -> None:
+    """Swap a model into a running node; it is staged and checked, and refused if it is bad."""
+    from safetypilot.launch import attach, runtime_dir
+    from safetypilot.nodes.kernel.errors import RequestRefused
+
+    found = runtime_dir.find(run)
+    choose("node", node, found.graph["nodes"])
+    if found.graph["clock"] == "lockstep":
+        raise InputError("a run in lockstep is swapped by its launch file's script only")
+    path = os.path.abspath(file.expanduser())  # a missing file is the node's to refuse
+    try:
+        outcome = attach.swap(attach.asker(found.path), node, path, timeout)
+    except RequestRefused as error:
+        if json:
+            print_json({"state": "refused", "reason": str(error)})
+        raise RequestRefused(f"{node} refused {file}: {error}") from None
+    if json:
+        print_json(outcome)
+    else:
+        previous = outcome.get("previous") or "nothing"
+        typer.echo(f"{node} flies {outcome.get('version')}, before {previous}")
+
+
+def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
+    """Emergency stop: failsafe only, until `safetypilot reset`. Without --run: of every run."""
+    from safetypilot.launch import attach, runtime_dir
+
+    runs = [runtime_dir.find(run)] if run else runtime_dir.running()
+    if not runs:
+        raise runtime_dir.RuntimeDirError("nothing is running")
+    outcomes = {}
+    for found in runs:  # latches first: they hold whatever becomes of the requests
+        attach.latch(found.latch, reason)
+    for found in runs:
+        ask = attach.asker(found.path, 2.0)
+        outcomes[found.run_id] = attach.tell_all(ask, _stoppers(found.graph), "estop", reason)
+    _tell("e-stopped", outcomes, json)
+
+
+def reset(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
+    """Release the emergency stop of a run."""
+    from safetypilot.launch import attach, runtime_dir
+
+    found = runtime_dir.find(run)
+    found.latch.unlink(missing_ok=True)
+    ask = attach.asker(found.path, 2.0)
+    outcome = attach.tell_all(ask, _stoppers(found.graph), "reset", reason)
+    _tell("released", {found.run_id: outcome}, json)
+
+
+def _stoppers(graph: dict[str, Any]) -> list[str]:
+    """The nodes that know the e-stop: the arbiter first, then the plant."""
+    topics = graph["topics"]
+    writers = [topics.get(name, {}).get("writer") for name in ("command", "observation")]
+    return [name for name in dict.fromkeys(writers) if name]
+
+
+def _tell(done: str, outcomes: dict[str, dict[str, str]], json: bool) -> None:
+    """Says what came of it; exit code 1 unless at least one node of each run took it."""
+    if json:
+        print_json(outcomes)
+    for run_id, outcome in outcomes.items():
+        if not json:
+            details = ", ".join(f"{node} {result}" for node, result in outcome.items())
+            typer.echo(f"{run_id} {done}: latch written; {details}" if done == "e-stopped" else
+                       f"{run_id} {done}: {details}")  # fmt: skip
+    if not all("ok" in outcome.values() for outcome in outcomes.values()):
+        raise typer.Exit(1)

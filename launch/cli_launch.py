@@ -1,0 +1,166 @@
+"""Verbs that work on launch files: launch, check, graph."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safetypilot.launch.cli_common import InputError, Json, choose, print_json, print_line
+
+if TYPE_CHECKING:
+    from safetypilot.launch.graph import Graph
+
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A launch file, by name or path.")]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ARG=VALUE]...", help="Arguments of the launch file.",
+                   show_default=False),
+]  # fmt: skip
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NODE.KEY=VALUE", help="A setting of a node; repeatable."),
+]
+Clock = Annotated[str | None, typer.Option(metavar="realtime|lockstep", help="Which clock.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything that is random.")]
+_CLOCKS = ("realtime", "lockstep")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: safetypilot launch maze policy=novice --episodes 20 --seed 1")(
+        launch
+    )
+    app.command(epilog="Example: safetypilot check maze rate=50")(check)
+    app.command(epilog="Example: safetypilot graph maze -o maze.svg")(graph)
+
+
+def launch(
+    name: Name,
+    arguments: Arguments = None,
+    settings: Settings = None,
+    clock: Clock = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="In lockstep: all nodes in this process.")
+    ] = False,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop after so many seconds of the clock.")
+    ] = None,
+    seed: Seed = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/NAME-TIME.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fly a graph: start its nodes, watch them, and leave a summary and a picture behind.
+
+    Ends by itself after --episodes or --duration, else with Ctrl-C (a second one kills). Exit codes:
+    0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C with its summary written.
+    """
+    from safetypilot.launch import run as runner
+
+    loaded = _load(name, arguments, settings, clock=clock, seed=seed)
+    plan = loaded.plan()
+    if in_process and plan.clock != "lockstep":
+        raise InputError("--in-process needs --clock lockstep: in real time a node is a process")
+    if episodes is not None or duration is not None:
+        plan = replace(plan, episodes=episodes, duration_s=duration)
+    if plan.clock == "lockstep" and plan.episodes is None and plan.duration_s is None:
+        raise InputError("a run in lockstep needs an end: --episodes or --duration")
+    try:
+        run = runner.prepare(plan, out)
+    except OSError as error:
+        raise InputError(f"--out {error.filename}: {error.strerror}") from None
+    raise typer.Exit(_fly(run, loaded, in_process, json))
+
+
+def _fly(run: Any, loaded: Graph, in_process: bool, json: bool) -> int:
+    from safetypilot.launch import live
+    from safetypilot.launch import run as runner
+
+    terminal = sys.stdout.isatty() and not json
+    screen = live.Screen() if terminal else live.Lines(err=json)
+    run.journal.listen = screen.listen
+    try:
+        summary = runner.carry_out(run, in_process, screen.show, launch_json=loaded.to_dict())
+    finally:
+        screen.close()
+    picture = runner.picture(run)
+    if json:
+        print_json(summary)
+    live.conclude(screen.console, run, summary, picture)
+    return int(summary["exit_code"])
+
+
+def check(
+    name: Name,
+    arguments: Arguments = None,
+    settings: Settings = None,
+    clock: Clock = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Check a launch file without starting anything; exit code 2 and what is wrong if it is bad."""
+    from safetypilot.launch.loader import LaunchFileError
+
+    try:
+        loaded = _load(name, arguments, settings, clock=clock, seed=seed)
+        loaded.plan()
+    except LaunchFileError as error:
+        if not json:
+            raise
+        print_json({"ok": False, **error.to_dict()})
+        raise typer.Exit(2) from None
+    if json:
+        print_json({"ok": True, "graph": loaded.to_dict()})
+        return
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    names = ", ".join(node.name for node in loaded.nodes)
+    print_line(f"{loaded.name} is fine: {loaded.env} at {loaded.rate:g} Hz; {names}")
+
+
+def graph(
+    name: Name,
+    arguments: Arguments = None,
+    settings: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .png, .svg or .mmd file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Draw a graph: Mermaid on standard output, or a picture with -o."""
+    from safetypilot.launch import diagram
+
+    plan = _load(name, arguments, settings).plan()
+    if json:
+        print_json(plan.describe())
+    elif output is None:
+        sys.stdout.write(diagram.mermaid(plan))
+    else:
+        kind = choose("kind of picture", output.suffix.removeprefix("."), ("png", "svg", "mmd"))
+        try:
+            if kind == "mmd":
+                output.write_text(diagram.mermaid(plan))
+            else:
+                diagram.draw(plan, output)
+        except OSError as error:
+            raise InputError(f"{output}: {error.strerror}") from None
+        print_line(str(output))
+
+
+def _load(
+    name: str,
+    arguments: list[str] | None,
+    settings: list[str] | None,
+    clock: str | None = None,
+    seed: int | None = None,
+) -> Graph:
+    from safetypilot.launch.graph import load
+
+    if clock is not None:
+        choose("clock", clock, _CLOCKS)
+    return load(name, arguments or [], settings or [], clock=clock, seed=seed)

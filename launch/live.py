@@ -1,0 +1,235 @@
+"""What a person sees of a run: a live view on a terminal, else plain lines; a table at the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from safetypilot.launch.progress import Run
+from safetypilot.launch.tally import Phase
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.table import Table
+
+_REDRAW_S = 0.25
+_LINE_S = 1.0  # between two plain lines of progress
+_QUIET_S = 10.0  # a plain line is written at least this often
+_STATE_STYLE = {"active": "green", "ready": "cyan", "starting": "yellow", "waiting": "red",
+                "ended": "red"}  # fmt: skip
+
+
+class Lines:
+    """Plain lines: events as they come, progress at most once per second.
+
+    Args:
+        err: write to standard error, which leaves standard output to the JSON.
+    """
+
+    def __init__(self, err: bool = False) -> None:
+        self._err = err
+        self._console: Console | None = None
+        self._shown_at = 0.0
+        self._episodes = -1
+        self._announced = False
+
+    @property
+    def console(self) -> Console:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=self._err, highlight=False, soft_wrap=True)
+        return self._console
+
+    def listen(self, entry: dict[str, Any]) -> None:
+        """Takes an entry of the journal."""
+        self._write(f"{entry['at_s']:8.2f} s  {entry['node']}: {entry['text']}")
+
+    def show(self, run: Run) -> None:
+        now = monotonic()
+        if run.active_since is not None and not self._announced:
+            self._announced = True
+            self._write(f"{now - run.started:8.2f} s  {run.plan.name} flies as {run.run_id}")
+        since = now - self._shown_at
+        news = run.tally.episodes != self._episodes
+        if since < _LINE_S or not (news or since > _QUIET_S) or not run.active_s:
+            return
+        self._shown_at, self._episodes = now, run.tally.episodes
+        self._write(f"{now - run.started:8.2f} s  {progress_text(run)}")
+
+    def _write(self, text: str) -> None:
+        self.console.print(text, markup=False)
+        self.console.file.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Screen:
+    """A view of the whole run, redrawn in place a few times per second."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._drawn_at = 0.0
+        self._last: deque[dict[str, Any]] = deque(maxlen=8)
+
+    @property
+    def console(self) -> Console:
+        return self._open().console  # type: ignore[no-any-return]
+
+    def _open(self) -> Any:
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(auto_refresh=False, transient=True)
+            self._live.start()
+        return self._live
+
+    def listen(self, entry: dict[str, Any]) -> None:
+        self._last.append(entry)
+        if entry["level"] == "error":  # stays readable above the view
+            self._open().console.print(
+                f"{entry['node']}: {entry['text']}", markup=False, style="red"
+            )
+
+    def show(self, run: Run) -> None:
+        now = monotonic()
+        if now - self._drawn_at >= _REDRAW_S:
+            self._drawn_at = now
+            self._open().update(self._view(run), refresh=True)
+
+    def _view(self, run: Run) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        title = f"{run.plan.name} · {run.plan.clock} · {run.plan.rate_hz:g} Hz · {run.run_id}"
+        events = [Text(_event_line(entry), style="dim", overflow="ellipsis", no_wrap=True)
+                  for entry in self._last]  # fmt: skip
+        return Group(
+            Text(title, style="bold"),
+            Text(progress_text(run)),
+            node_table(run.rows()),
+            *events,
+            Text("Ctrl-C stops", style="dim italic"),
+        )
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _event_line(entry: dict[str, Any]) -> str:
+    return f"{entry['at_s']:8.2f} s  {entry['node']}: {str(entry['text']).splitlines()[0]}"
+
+
+def progress_text(run: Run) -> str:
+    """One line on how far the run is and how it goes."""
+    total, plan = run.tally.total, run.plan
+    of = f"/{plan.episodes}" if plan.episodes is not None else ""
+    model = run.tally.phases[-1].model.split("@")[0] if run.tally.phases else ""
+    parts = [
+        f"episodes {total.episodes}{of}",
+        f"successes {total.successes}",
+        f"violations {total.violations}",
+        f"interventions {share(total)}",
+        f"missed {total.missed}",
+    ]
+    if plan.duration_s is not None:
+        parts.insert(0, f"{run.elapsed_s:.0f}/{plan.duration_s:g} s")
+    if model:
+        parts.append(f"flying {model}")
+    return " · ".join(parts)
+
+
+def share(phase: Phase) -> str:
+    """Interventions as a share of all steps."""
+    return f"{100 * phase.interventions / phase.steps:.1f} %" if phase.steps else "-"
+
+
+def node_table(rows: dict[str, dict[str, Any]]) -> Table:
+    """One row per node: state, rate, age of what it gets, memory, restarts."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("node")
+    table.add_column("state")
+    for name in ("rate Hz", "age p50 us", "age p99 us", "work p99 us", "RSS MB", "restarts"):
+        table.add_column(name, justify="right")
+    table.add_column("model", overflow="ellipsis", max_width=32, no_wrap=True)
+    for name, row in rows.items():
+        port = max(row["inputs"].values(), key=lambda p: p.get("received", 0), default={})
+        age = port.get("age_us", {})
+        table.add_row(
+            name,
+            Text(row["state"], style=_STATE_STYLE.get(row["state"], "")),
+            cell(port.get("rate_hz")),
+            cell(age.get("p50")),
+            cell(age.get("p99")),
+            cell(row.get("handler_us", {}).get("p99")),
+            cell(row.get("rss_mb")),
+            cell(row.get("restarts")),
+            str(row["node"].get("model") or ""),
+        )
+    return table
+
+
+def cell(value: Any) -> str:
+    """A number as a table shows it; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def result_table(run: Run) -> Table:
+    """The run by phases: before and after each swap of the task policy, and in all."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task policy", overflow="fold")
+    for name in ("episodes", "successes", "violations", "interventions", "latency p50", "p99",
+                 "missed"):  # fmt: skip
+        table.add_column(name, justify="right")
+    phases = run.tally.phases
+    shown = phases if len(phases) <= 8 else phases[:4] + phases[-4:]
+    for index, phase in enumerate(shown):
+        if len(shown) < len(phases) and index == 4:
+            table.add_row(f"... {len(phases) - 8} more ...")
+        table.add_row(phase.model.split("@")[0] or "(none acted)", *_figures(phase))
+    if len(phases) != 1:
+        table.add_section()
+        table.add_row("in all", *_figures(run.tally.total))
+    return table
+
+
+def _figures(phase: Phase) -> list[str]:
+    latency = phase.latencies.summary()
+    p50, p99 = (_ms(latency[key]) for key in ("p50", "p99"))
+    return [str(phase.episodes), str(phase.successes), str(phase.violations), share(phase), p50,
+            p99, str(phase.missed)]  # fmt: skip
+
+
+def _ms(value_us: float | int | None) -> str:
+    return "-" if value_us is None else f"{value_us / 1e3:.2f} ms"
+
+
+def conclude(console: Console, run: Run, summary: dict[str, Any], picture: Path | None) -> None:
+    """The last words of a run: what came of it, and where to look."""
+    console.print(result_table(run))
+    style = "bold red" if summary["exit_code"] == 1 else "bold"
+    console.print(f"{run.plan.name}: {summary['exit_reason']}", style=style, markup=False)
+    facts = [f"{summary['steps']} steps in {summary['active_s']:.1f} s"]
+    if summary["real_time_factor"]:
+        facts.append(f"{summary['real_time_factor']:g} simulated seconds per second")
+    if run.deaths:
+        facts.append(f"{len(run.deaths)} deaths, {sum(summary['restarts'].values())} restarts")
+    if summary["trace_sha256"]:
+        facts.append(f"trace {summary['trace_sha256'][:16]}")
+    console.print(", ".join(facts), markup=False, highlight=False)
+    names = ["summary.json", picture.name if picture else "", "logs/"]
+    console.print(f"{run.run_dir}: {', '.join(n for n in names if n)}", markup=False,
+                  highlight=False, soft_wrap=True)  # fmt: skip
