@@ -22,7 +22,7 @@ from safetypilot.policies import shield
 
 
 @dataclass(frozen=True)
-class Config:
+class ArbiterConfig:
     """The shield's rules. Defaults are Recovery RL's rule; options beyond it are off.
 
     Attributes:
@@ -79,9 +79,9 @@ class Arbiter(Node):
         Input("risk"),
     )
     outputs = ("command", "decision")
-    Config = Config
+    Config = ArbiterConfig
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: ArbiterConfig, context: Context) -> None:
         super().__init__(config, context)
         self._state = shield.State.initial()
         self._step: _Step | None = None
@@ -252,7 +252,7 @@ class Arbiter(Node):
         name = decision.reason.name
         counts.reasons[name] = counts.reasons.get(name, 0) + 1
         inputs = (step.proposal, step.risk, step.recovery)
-        ages = [-1 if m is None else now_ns - m.stamp_ns for m in (observation, *inputs)]
+        ages = [-1 if m is None else now_ns - m.stamp_ns for m in inputs]
         models = ", ".join(
             f"{role}={m.model}"
             for role, m in zip(("task_policy", "safety_critic", "recovery"), inputs, strict=True)
@@ -261,17 +261,20 @@ class Arbiter(Node):
         self.context.emit(
             "decision",
             messages.Decision(
-                observation.seq,
-                observation.stamp_ns,
-                now_ns,
-                decision.source,
-                decision.reason,
-                decision.recovery_reason,
-                decision.alternative,
-                decision.risk,
-                self._rules.eps,
-                *ages,
-                models,
+                seq=observation.seq,
+                stamp_ns=observation.stamp_ns,
+                sent_ns=now_ns,
+                source=decision.source,
+                reason=decision.reason,
+                recovery_reason=decision.recovery_reason,
+                alternative=decision.alternative,
+                risk=decision.risk,
+                eps=self._rules.eps,
+                observation_age_ns=now_ns - observation.stamp_ns,
+                proposal_age_ns=ages[0],
+                risk_age_ns=ages[1],
+                recovery_age_ns=ages[2],
+                models=models,
             ),
         )
 

@@ -17,7 +17,7 @@ _KINDS = ("safety_critic", "dynamics")
 
 
 @dataclass(frozen=True)
-class Config:
+class RecoveryPlannerConfig:
     """What the planner searches with, and for how long.
 
     Attributes:
@@ -45,9 +45,9 @@ class Config:
 class RecoveryPlanner(Node):
     inputs = (Input("observation"), Input("model", wakes=False, optional=True))
     outputs = ("recovery",)
-    Config = Config
+    Config = RecoveryPlannerConfig
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: RecoveryPlannerConfig, context: Context) -> None:
         super().__init__(config, context)
         self._planner: recovery.RecoveryPlanner | None = None
         self._parts: dict[str, Any] = {}

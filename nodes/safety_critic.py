@@ -16,7 +16,7 @@ _RETRY_NS = 100_000  # the observation is on its way over another socket
 
 
 @dataclass(frozen=True)
-class Config:
+class SafetyCriticConfig:
     """Which critic judges.
 
     Attributes:
@@ -38,9 +38,9 @@ class SafetyCritic(Node):
         Input("model", wakes=False, optional=True),
     )
     outputs = ("risk",)
-    Config = Config
+    Config = SafetyCriticConfig
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: SafetyCriticConfig, context: Context) -> None:
         super().__init__(config, context)
         self._observation: messages.Observation | None = None
         self._pending: messages.Proposal | None = None

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-6  # of the action range: float32 rounding at the limits
 
 
 @dataclass(frozen=True)
-class Config:
+class SimulatorConfig:
     """Which environment plays the plant, and how patient it is.
 
     Attributes:
@@ -43,9 +43,9 @@ class Config:
 class Simulator(Node):
     inputs = (Input("command"),)
     outputs = ("observation", "transition", "episode")
-    Config = Config
+    Config = SimulatorConfig
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: SimulatorConfig, context: Context) -> None:
         super().__init__(config, context)
         interface = context.interface
         self._low = np.array(interface.action_low, np.float32)
@@ -145,7 +145,7 @@ class Simulator(Node):
         raw, reward, terminated, truncated, info = self._env.step(action)
         after = np.asarray(raw, np.float32)
         cost = float(self._cost(before, action, after, terminated, info))
-        success = bool(info.get("success", False))
+        success = bool(info.get("success", False)) and cost == 0
         self._report.add(before, source, latency_us, model, float(reward), cost)
         now_ns = self.context.clock.now_ns()
         self.context.emit(

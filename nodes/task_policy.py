@@ -14,7 +14,7 @@ from safetypilot.policies import task
 
 
 @dataclass(frozen=True)
-class Config:
+class TaskPolicyConfig:
     """Which policy flies.
 
     Attributes:
@@ -31,9 +31,9 @@ class Config:
 class TaskPolicy(Node):
     inputs = (Input("observation"), Input("model", wakes=False, optional=True))
     outputs = ("proposal",)
-    Config = Config
+    Config = TaskPolicyConfig
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: TaskPolicyConfig, context: Context) -> None:
         super().__init__(config, context)
         self._proposal_id = context.generation << 32  # never repeats, also not after a restart
         self._slot = ModelSlot(

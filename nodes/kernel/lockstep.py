@@ -102,12 +102,14 @@ class Host:
         result: dict[str, Any] = {}
         error = ""
         if operation == "deliver":
-            self._deliver(*arguments, now_ns)
+            topic, frame = arguments
+            self._deliver(topic, frame, now_ns)
         elif operation == "timer":
             self.node.on_timer(now_ns)
         elif operation == "request":
             try:
-                result = self.node.on_request(*arguments, now_ns)
+                request, details = arguments
+                result = self.node.on_request(request, details, now_ns)
             except (RequestRefused, KernelError, ValueError, TypeError, KeyError) as refusal:
                 error = str(refusal) or type(refusal).__name__
         elif operation == "status":

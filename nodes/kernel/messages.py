@@ -4,7 +4,7 @@ O observation size, A action size, H horizon, T steps of an episode. `seq` is th
 observation a message derives from, `stamp_ns` that observation's stamp, `sent_ns` when the message
 itself was made; both are CLOCK_MONOTONIC nanoseconds (virtual time in lockstep). Fields named in
 `Spec` annotations are checked on arrival: dtype, dimensions and, unless said otherwise, finiteness.
-A change to a message raises its `VERSION`.
+A change to a message raises its version in `SCHEMAS`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ class Observation(NamedTuple):
     step: int  # 0 at the first observation of an episode
     values: ObservationVector  # (O,)
 
-    ID = 1
-    VERSION = 1
-
 
 class Proposal(NamedTuple):
     """What the task policy would do; not yet approved."""
@@ -50,9 +47,6 @@ class Proposal(NamedTuple):
     proposal_id: int
     action: ActionVector  # (A,) physical units
     model: str
-
-    ID = 2
-    VERSION = 1
 
 
 class Risk(NamedTuple):
@@ -65,9 +59,6 @@ class Risk(NamedTuple):
     risk: float  # [0, 1]
     model: str
 
-    ID = 3
-    VERSION = 1
-
 
 class Recovery(NamedTuple):
     """A whole recovery plan; plan[i] is meant for observation seq + i."""
@@ -79,9 +70,6 @@ class Recovery(NamedTuple):
     risks: Annotated[Array, Spec("<f4", ("H",))]  # (H,) predicted risk at each step
     iterations: int
     model: str
-
-    ID = 4
-    VERSION = 1
 
 
 class Command(NamedTuple):
@@ -99,9 +87,6 @@ class Command(NamedTuple):
     valid_until_ns: int
     estop: bool
     model: str  # of the proposal; empty where none came
-
-    ID = 5
-    VERSION = 1
 
 
 class Decision(NamedTuple):
@@ -125,9 +110,6 @@ class Decision(NamedTuple):
     recovery_age_ns: int
     models: str  # "task_policy=..., safety_critic=..., recovery=..."
 
-    ID = 6
-    VERSION = 1
-
 
 class Transition(NamedTuple):
     """One executed step, as learners want it: proposed and executed action apart."""
@@ -148,9 +130,6 @@ class Transition(NamedTuple):
     terminated: bool
     truncated: bool
 
-    ID = 7
-    VERSION = 1
-
 
 class EpisodeReport(NamedTuple):
     """One finished episode, with arrays per step for the summary and the pictures."""
@@ -170,9 +149,6 @@ class EpisodeReport(NamedTuple):
     latency_us: Annotated[Array, Spec("<f4", ("T",), finite=False)]  # NaN where it was missed
     dropped: int  # commands refused by the plant, for whatever reason
 
-    ID = 8
-    VERSION = 1
-
 
 class ModelAnnouncement(NamedTuple):
     """The learner has written a model that may be staged."""
@@ -184,9 +160,6 @@ class ModelAnnouncement(NamedTuple):
     path: str
     sha256: str
     version: str
-
-    ID = 9
-    VERSION = 1
 
 
 Message = (
@@ -200,14 +173,15 @@ Message = (
     | EpisodeReport
     | ModelAnnouncement
 )
-MESSAGES: tuple[type[Any], ...] = (
-    Observation,
-    Proposal,
-    Risk,
-    Recovery,
-    Command,
-    Decision,
-    Transition,
-    EpisodeReport,
-    ModelAnnouncement,
-)
+# message -> (schema id, version) on the wire; ids are never reused.
+SCHEMAS: dict[type[Any], tuple[int, int]] = {
+    Observation: (1, 1),
+    Proposal: (2, 1),
+    Risk: (3, 1),
+    Recovery: (4, 1),
+    Command: (5, 1),
+    Decision: (6, 1),
+    Transition: (7, 1),
+    EpisodeReport: (8, 1),
+    ModelAnnouncement: (9, 1),
+}

@@ -157,7 +157,7 @@ class RealtimeExecutor:
             until = wake
         wait = until - now
         if wait >= _MS:
-            ready = zmq_poll(self._polled, wait // _MS)
+            ready = bool(zmq_poll(self._polled, wait // _MS))
         elif wait > 0:  # zmq_poll knows only whole milliseconds
             sleep(wait / 1e9)
             ready = True

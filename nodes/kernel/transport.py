@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 import zmq
-from zmq.backend import zmq_poll
+from zmq.backend import zmq_poll as zmq_poll
 
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused, TopicTaken, Unanswered
 
@@ -33,6 +33,11 @@ POLLIN, NOBLOCK, EVENTS = zmq.POLLIN, zmq.NOBLOCK, zmq.EVENTS
 def open_context() -> zmq.Context[Any]:
     """One I/O thread; it inherits this process's CPU set and niceness."""
     return zmq.Context(1)
+
+
+def has_frame(socket: zmq.Socket[Any]) -> bool:
+    """Whether a receive would give something now; cheaper than a refused receive."""
+    return bool(int(socket.get(EVENTS)) & POLLIN)
 
 
 class Endpoints:
@@ -86,7 +91,7 @@ class Endpoints:
 
 
 def _socket(context: zmq.Context[Any], kind: int, **options: int) -> zmq.Socket[Any]:
-    socket = context.socket(kind)
+    socket: zmq.Socket[Any] = context.socket(kind)
     socket.setsockopt(zmq.LINGER, options.pop("LINGER", 0))
     socket.setsockopt(zmq.MAXMSGSIZE, 16 * 2**20)
     for name, value in options.items():
@@ -124,7 +129,7 @@ class LatestReader:
 
     def receive(self) -> bytes | None:
         """The newest frame since the last call, or None."""
-        if self.socket.get(EVENTS) & POLLIN:
+        if has_frame(self.socket):
             return self.socket.recv(NOBLOCK)
         return None
 
@@ -197,7 +202,7 @@ class StreamReader:
         self.socket.connect(endpoint)
 
     def receive(self) -> bytes | None:
-        if self.socket.get(EVENTS) & POLLIN:
+        if has_frame(self.socket):
             return self.socket.recv(NOBLOCK)
         return None
 
@@ -233,7 +238,7 @@ class ControlServer:
 
     def receive(self) -> tuple[str, dict[str, Any]] | None:
         """The next request and its arguments; a malformed one is answered and counted."""
-        if not self.socket.get(EVENTS) & POLLIN:
+        if not has_frame(self.socket):
             return None
         parts = self.socket.recv_multipart(NOBLOCK)
         try:
@@ -321,7 +326,7 @@ class Inbox:
         sockets = [self._reports, *(reader.socket for reader in self._streams.values())]
         zmq_poll([(socket, POLLIN) for socket in sockets], int(timeout_s * 1000))
         reports, frames = [], []
-        while self._reports.get(EVENTS) & POLLIN:
+        while has_frame(self._reports):
             try:
                 node, kind, data = msgpack.unpackb(self._reports.recv(NOBLOCK))
                 reports.append((str(node), str(kind), dict(data)))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgpack
 import numpy as np
 
-from safetypilot.nodes.kernel.messages import MESSAGES, Spec
+from safetypilot.nodes.kernel.messages import SCHEMAS, Spec
 
 MAX_FRAME_BYTES = 16 * 2**20
 _INT_LIMIT = 2**63
@@ -67,7 +67,7 @@ def _array_check(spec: Spec, dims: dict[str, int]) -> Check:
     expected = tuple(dims.get(symbol) for symbol in spec.shape)
     fixed = all(size is not None for size in expected)
     rank, itemsize, finite = len(expected), dtype.itemsize, spec.finite and dtype.kind == "f"
-    fixed_bytes = prod(expected) * itemsize if fixed else -1  # type: ignore[type-var]
+    fixed_bytes = prod(size or 0 for size in expected) * itemsize
     wanted = list(expected)
 
     def check(value: Any) -> np.ndarray[Any, Any]:
@@ -124,13 +124,13 @@ class Codec:
     """Encodes and decodes one message type for a graph whose sizes are known.
 
     Args:
-        message: one of `messages.MESSAGES`.
+        message: one of `messages.SCHEMAS`.
         dims: sizes by symbol, for example {"O": 4, "A": 2}; other symbols may be any size.
     """
 
     def __init__(self, message: type[Any], dims: dict[str, int]) -> None:
         self.message = message
-        self._head = [message.ID, message.VERSION]
+        self._head = list(SCHEMAS[message])
         hints = get_type_hints(message, include_extras=True)
         fields = [_field_check(hints[name], dims) for name in message._fields]
         self._checks = tuple(check for check, _ in fields)
@@ -184,4 +184,4 @@ _FLOAT_CHECKS = (_check_float, _check_any_float)
 
 def codecs(dims: dict[str, int]) -> dict[type[Any], Codec]:
     """A codec for every message type, by type."""
-    return {message: Codec(message, dims) for message in MESSAGES}
+    return {message: Codec(message, dims) for message in SCHEMAS}

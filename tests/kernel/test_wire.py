@@ -53,7 +53,7 @@ def same(one: Any, other: Any) -> bool:
     return all(equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("message", messages.MESSAGES, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("message", messages.SCHEMAS, ids=lambda m: m.__name__)
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_every_message_comes_back_as_it_went(message: type[Any], data: st.DataObject) -> None:
@@ -62,7 +62,7 @@ def test_every_message_comes_back_as_it_went(message: type[Any], data: st.DataOb
     assert same(sent, codec.decode(codec.encode(sent)))
 
 
-@pytest.mark.parametrize("message", messages.MESSAGES, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("message", messages.SCHEMAS, ids=lambda m: m.__name__)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_mutated_frame_decodes_to_a_checked_message_or_is_refused(
@@ -93,7 +93,7 @@ def _proposal(**changes: Any) -> list[Any]:
         "seq": 1, "stamp_ns": 2, "sent_ns": 3, "proposal_id": 4,
         "action": [[2], np.zeros(2, "<f4").tobytes()], "model": "m",
     } | changes  # fmt: skip
-    return [messages.Proposal.ID, messages.Proposal.VERSION, *fields.values()]
+    return [*messages.SCHEMAS[messages.Proposal], *fields.values()]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def _proposal(**changes: Any) -> list[Any]:
         (b"\xc1", "not msgpack"),
         (msgpack.packb({"a": 1}), "not a message"),
         (msgpack.packb([]), "not a message"),
-        (msgpack.packb([messages.Risk.ID, *_proposal()[1:]]), "unknown schema"),
+        (msgpack.packb([messages.SCHEMAS[messages.Risk][0], *_proposal()[1:]]), "unknown schema"),
         (msgpack.packb([True, *_proposal()[1:]]), "unknown schema"),
         (msgpack.packb([2, 99, *_proposal()[2:]]), "wrong version"),
         (msgpack.packb(_proposal()[:-1]), "wrong length"),
@@ -166,4 +166,4 @@ def test_arrays_of_another_dtype_are_converted_when_sent_and_read_only_when_rece
 
 
 def test_schema_ids_are_unique() -> None:
-    assert len({message.ID for message in messages.MESSAGES}) == len(messages.MESSAGES)
+    assert len({schema for schema, _ in messages.SCHEMAS.values()}) == len(messages.SCHEMAS)

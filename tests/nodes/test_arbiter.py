@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safetypilot.nodes.arbiter import Arbiter, Config
+from safetypilot.nodes.arbiter import Arbiter, ArbiterConfig
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.testing import Bench
@@ -24,7 +24,7 @@ class Flight:
     """Feeds an arbiter one step after the other."""
 
     def __init__(self, tmp_path: Path, armed: bool = True, **config: Any) -> None:
-        self.bench = Bench(Arbiter, Config(**({"eps": 0.2} | config)), tmp_path)
+        self.bench = Bench(Arbiter, ArbiterConfig(**({"eps": 0.2} | config)), tmp_path)
         self.seq = -1
         if armed:
             for _ in range(4):

@@ -15,7 +15,7 @@ from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.testing import Bench
-from safetypilot.nodes.simulator import FAILSAFE, Config, Simulator
+from safetypilot.nodes.simulator import FAILSAFE, Simulator, SimulatorConfig
 
 PERIOD = 20_000_000
 
@@ -25,7 +25,7 @@ def bench(tmp_path: Path, seed: int = 0, **config: Any) -> Bench:
     description = {key: description[key] for key in Interface.__dataclass_fields__}
     return Bench(
         Simulator,
-        Config(env="navigation1", **config),
+        SimulatorConfig(env="navigation1", **config),
         tmp_path,
         interface=Interface.from_dict(description),
         seed=seed,
@@ -198,6 +198,6 @@ def test_an_unknown_environment_or_cost_is_an_error_of_the_node(tmp_path: Path) 
     interface = Interface.from_dict(
         {k: v for k, v in registry.describe("maze").items() if k in Interface.__dataclass_fields__}
     )
-    for config in (Config(env="mase"), Config(env="maze", cost="inof")):
+    for config in (SimulatorConfig(env="mase"), SimulatorConfig(env="maze", cost="inof")):
         with pytest.raises(NodeError):
             Bench(Simulator, config, tmp_path, interface=interface)

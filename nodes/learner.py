@@ -1,0 +1,201 @@
+"""Trains while the graph runs: takes every transition, updates, exports, announces models.
+
+It costs the control path nothing: transitions come over a stream whose writer never waits, models
+leave as files that the other nodes stage by themselves. Work is done in short slices, so that a
+request or a shutdown never waits long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
+from safetypilot.nodes.kernel.node import Context, Input, Node
+from safetypilot.nodes.kernel.process import main
+
+_SLICE = 20  # updates between two looks at the sockets
+_OUTCOMES = {"task_policy", "safety_critic", "dynamics"}
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What is learned, from where, and how often it is announced.
+
+    Attributes:
+        env: whose preset of policies/learn/config.py to use.
+        settings: changes to that preset, "key=value".
+        start: a learner checkpoint to go on from; empty starts anew with the offline phase.
+        updates_per_step: gradient rounds per transition received.
+        announce_after: transitions before the first announcement; a policy that has seen less is
+            not worth flying.
+        announce_every: transitions between announcements.
+        kinds: what is announced.
+    """
+
+    env: str
+    settings: tuple[str, ...] = ()
+    start: str = ""
+    updates_per_step: int = 1
+    announce_after: int = 1000
+    announce_every: int = 1000
+    kinds: tuple[str, ...] = ("task_policy", "safety_critic")
+
+
+class Learner(Node):
+    inputs = (Input("transition"),)
+    outputs = ("model",)
+    Config = LearnerConfig
+
+    def __init__(self, config: LearnerConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._received = self._lost = self._owed = self._announced = 0
+        self._offline_owed = 0
+        self._last_seq = -1
+        self._metrics: dict[str, float] = {}
+        self._ready = False
+
+    def configure(self) -> None:
+        unknown = set(self.config.kinds) - _OUTCOMES
+        if unknown:
+            raise NodeError(f"learner.kinds: {sorted(unknown)}; known: {sorted(_OUTCOMES)}")
+        try:
+            import torch
+
+            from safetypilot.policies.learn import config as settings
+            from safetypilot.policies.learn.learner import RecoveryLearner
+        except ImportError as error:
+            raise NodeError(
+                f"the learner needs the train extra ({error.name} is missing): "
+                "pip install 'safetypilot[train]', or launch with learner=off"
+            ) from None
+        torch.set_num_threads(1)
+        try:
+            chosen = settings.with_settings(
+                settings.preset(self.config.env),
+                dict(item.split("=", 1) for item in self.config.settings),
+            )
+            self._learner = RecoveryLearner(chosen, self.context.interface, self.context.seed)
+            if self.config.start:
+                self._learner.load(self.config.start)
+        except ValueError as error:
+            raise NodeError(f"learner: {error}") from None
+        self._offline = chosen
+        self._ready = bool(self.config.start)
+
+    def activate(self, now_ns: int) -> None:
+        if not self._ready:
+            self.context.background(self._offline_data, self._take_offline, "offline data")
+
+    def _offline_data(self) -> Any:
+        from safetypilot.envs.offline import offline_data
+
+        return offline_data(self.config.env, self._offline.offline_size, self.context.seed)
+
+    def _take_offline(self, data: Any, now_ns: int) -> None:
+        if isinstance(data, Exception):
+            raise NodeError(f"learner: no offline data for {self.config.env!r}: {data}")
+        self._learner.load_offline(data)
+        self._offline_owed = self._offline.offline_updates
+        self.context.event("offline phase", rows=len(data["cost"]), updates=self._offline_owed)
+        self._ready = True
+        self.next_wake_ns = now_ns
+
+    def on_message(self, topic: str, message: messages.Transition, now_ns: int) -> None:
+        from safetypilot.policies.learn.replay import Transition
+
+        same_plant = message.seq >> 32 == self._last_seq >> 32
+        if same_plant and message.seq > self._last_seq + 1 and self._received:
+            self._lost += message.seq - self._last_seq - 1
+            self.context.event("lost transitions", total=self._lost)
+        self._last_seq = message.seq
+        self._received += 1
+        proposed = message.proposed if np.isfinite(message.proposed).all() else message.executed
+        self._learner.add(
+            Transition(
+                message.observation,
+                proposed,
+                message.executed,
+                message.reward,
+                message.cost,
+                message.next_observation,
+                message.terminated,
+                message.truncated,
+            )
+        )
+        self._owed += self.config.updates_per_step
+        if self._ready:
+            self.next_wake_ns = now_ns
+
+    def on_timer(self, now_ns: int) -> None:
+        """A slice of the work that is owed, then a look at the sockets."""
+        if self._offline_owed > 0:
+            count = min(_SLICE, self._offline_owed)
+            for _ in range(count):
+                self._metrics |= self._learner.finite(self._learner.update_risk())
+            self._offline_owed -= count
+        elif self._owed > 0:
+            count = min(_SLICE, self._owed)
+            self._metrics |= self._learner.update(count)
+            self._owed -= count
+        due = self.config.announce_after + self._announced * self.config.announce_every
+        if not self._offline_owed and self._received >= due:
+            self._announced += 1
+            self._announce(now_ns)
+        busy = self._offline_owed > 0 or self._owed > 0
+        self.next_wake_ns = now_ns if busy else None
+
+    def _announce(self, now_ns: int) -> None:
+        folder = self.context.run_dir / "models" / f"learner-{self._announced:04d}"
+        version = f"learned-{self._received}"
+        run = {"env": self.config.env, "seed": self.context.seed, "transitions": self._received}
+        files = self._learner.export(folder, version, run)
+        for kind in self.config.kinds:
+            if kind in files:
+                self._emit(kind, Path(files[kind]), version, now_ns)
+
+    def _emit(self, kind: str, path: Path, version: str, now_ns: int) -> None:
+        digest = sha256(path.read_bytes()).hexdigest()
+        self.context.event("announced", model=kind, version=version, path=str(path))
+        self.context.emit(
+            "model",
+            messages.ModelAnnouncement(
+                self._last_seq, now_ns, now_ns, kind, str(path), digest, version
+            ),
+        )
+
+    def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        if request == "announce" and self._ready:
+            self._announce(now_ns)
+            return {"announced": list(self.config.kinds)}
+        if request == "save":
+            return {"path": str(self._save())}
+        raise RequestRefused(f"the learner knows announce and save, not {request!r} (yet)")
+
+    def _save(self) -> Path:
+        path = self.context.run_dir / "models" / "learner.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._learner.save(path)
+        return path
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "received": self._received,
+            "lost": self._lost,
+            "updates_owed": self._owed + self._offline_owed,
+            "announced": self._announced,
+            "metrics": {name: round(value, 5) for name, value in self._metrics.items()},
+        }
+
+    def deactivate(self, now_ns: int) -> None:
+        if self._received:
+            self._save()
+
+
+if __name__ == "__main__":
+    main(Learner)
