@@ -10,6 +10,7 @@ Sources: CEM as in PETS (Chua et al. 2018, arXiv 1805.12114) with the settings o
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -21,8 +22,6 @@ Array = NDArray[np.float32]
 Cost = Callable[[Array], NDArray[np.floating]]  # (N, H, A) -> (N,), NaN counts as the worst
 
 _TRUNCATE = 2.0  # CEM draws within this many standard deviations
-_FORGET = 0.1  # how fast the expected duration of an iteration falls; it rises at once
-_RETRY = 0.5  # how fast it falls when it left no room for a single iteration
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class PlannerConfig:
         initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16,
             0.5 draws many full actions, which iCEM clips to the box.
         min_std: stop once every deviation / box width is below this; 0 never stops early.
-        answer: "best" candidate seen, or the final "mean" as published for CEM.
+        answer: "best" candidate seen, or the final "mean" as published for CEM, which costs the
+            time of one more candidate after the last iteration.
         colour: iCEM, noise power falls with frequency^-colour; 0 is white.
         decay: iCEM, the population shrinks by this factor each iteration, never below 2 K.
         kept: iCEM, part of the elites that joins the next population.
@@ -105,21 +105,41 @@ class PlannerConfig:
 
 
 class PlanResult(NamedTuple):
-    """What a planner answers: always a plan, evaluated or not.
-
-    ``cost`` is infinite when nothing finite was seen, so also when ``iterations`` is 0: the plan
-    is then the previous one, shifted.
-    """
+    """Always a plan. If ``cost`` is infinite (no time, or only NaN) it is the previous one."""
 
     plan: Array  # (H, A), inside the action box
     cost: float
     iterations: int
 
 
+class Pace:
+    """How long a thing takes that is done over and over: the upper quartile of the last 16 times.
+
+    So one hiccup of the machine changes nothing, and a slower machine is known after four times.
+    """
+
+    def __init__(self) -> None:
+        """Expect no time at all, until something was measured."""
+        self._recent: deque[int] = deque(maxlen=16)
+
+    def expected_ns(self) -> int:
+        """What it will take."""
+        return sorted(self._recent)[3 * len(self._recent) // 4] if self._recent else 0
+
+    def add(self, took_ns: int) -> None:
+        """Measured once more."""
+        self._recent.append(took_ns)
+
+    def forgive(self) -> None:
+        """Forget the slowest, after it was not tried because it seemed too slow."""
+        if self._recent:
+            self._recent.remove(max(self._recent))
+
+
 class PlannerState:
     """What a planner remembers between calls, and the memory it works in."""
 
-    def __init__(self, config: PlannerConfig, low: NDArray, high: NDArray) -> None:  # type: ignore[type-arg]
+    def __init__(self, config: PlannerConfig, low: Array, high: Array) -> None:
         """Start with nothing remembered.
 
         Args:
@@ -138,7 +158,7 @@ class PlannerState:
         self.middle = self.low + self.width / 2  # (A,)
         self.mean = np.empty((size, actions), np.float32)
         self.elites = np.empty((size, 0, actions), np.float32)
-        self.iteration_ns = 0.0  # how long an iteration is expected to take
+        self.pace = Pace()  # of iterations
         self.filter = _colour_filter(size, config.colour)  # (H, H)
         self._noise = np.empty(size * config.population * actions, np.float32)
         self._plans = np.empty_like(self._noise)
@@ -192,37 +212,37 @@ def plan(
         guesses: plans that iCEM tries beside the sampled ones, (any, H, A).
         clock: the time in ns.
         deadline_ns: when the answer must be there, on ``clock``; None for no deadline.
-
-    A best plan, rather than a mean, is also what ``state`` remembers.
     """
-    now = clock if clock is not None else _no_time
+    now = clock if clock is not None else (lambda: 0)
     mean = state.mean
     std = np.broadcast_to(config.initial_std * state.width, mean.shape).astype(np.float32)
     best, best_cost, done = mean.copy(), math.inf, 0
     for iteration in range(config.max_iterations):
         began = now()
-        if deadline_ns is not None and began + state.iteration_ns > deadline_ns:
+        if deadline_ns is not None and began + state.pace.expected_ns() > deadline_ns:
             break
         plans = _sample(state, config, rng, std, iteration, guesses)
         costs = np.asarray(cost(plans.transpose(1, 0, 2)), np.float64)  # (N,)
         costs = np.where(np.isnan(costs), math.inf, costs)
         order = np.argsort(costs, kind="stable")[: config.elites]
         order = order[costs[order] < math.inf]
-        if order.size and costs[order[0]] < best_cost:
-            best_cost = float(costs[order[0]])
-            best[:] = plans[:, order[0]]
         if order.size:
-            state.elites = _refit(mean, std, plans[:, order], config)
+            if costs[order[0]] < best_cost:
+                best_cost = float(costs[order[0]])
+                best[:] = plans[:, order[0]]
+            state.elites = plans[:, order]  # (H, K, A), a copy
+            _refit(mean, std, state.elites, config)
+            np.clip(mean, state.low, state.high, out=mean)  # rounding
         done += 1
-        state.iteration_ns = _expect(state.iteration_ns, now() - began)
+        state.pace.add(now() - began)
         if np.all(std < config.min_std * state.width):
             break
     if not done:
-        state.iteration_ns *= _RETRY
+        state.pace.forgive()
     if config.answer == "mean" and best_cost < math.inf:
         final = float(cost(mean[None])[0])
         return PlanResult(mean.copy(), math.inf if math.isnan(final) else final, done)
-    mean[:] = best if best_cost < math.inf else mean
+    mean[:] = best  # where the next call begins, once shifted
     return PlanResult(best, best_cost, done)
 
 
@@ -253,12 +273,9 @@ def _sample(
 
 
 def _include(
-    plans: Array,  # (H, N, A)
-    state: PlannerState,
-    config: PlannerConfig,
-    guesses: Array | None,
+    plans: Array, state: PlannerState, config: PlannerConfig, guesses: Array | None
 ) -> None:
-    """iCEM: overwrite the first candidates with those worth a second look."""
+    """iCEM: overwrite the first of the candidates (H, N, A) with those worth a second look."""
     kept = min(math.ceil(config.kept * state.elites.shape[1]), plans.shape[1] - 1)
     plans[:, :kept] = state.elites[:, :kept]
     plans[:, kept] = state.mean
@@ -268,8 +285,8 @@ def _include(
         plans[:, :count] = guesses[:count].transpose(1, 0, 2)
 
 
-def _refit(mean: Array, std: Array, elites: Array, config: PlannerConfig) -> Array:
-    """Move mean and deviation, (H, A) each, towards the elites (H, K, A), which are returned."""
+def _refit(mean: Array, std: Array, elites: Array, config: PlannerConfig) -> None:
+    """Move mean and deviation, (H, A) each, towards the elites (H, K, A)."""
     old = config.smoothing
     mean *= old
     mean += (1 - old) * elites.mean(axis=1)
@@ -278,17 +295,6 @@ def _refit(mean: Array, std: Array, elites: Array, config: PlannerConfig) -> Arr
     else:
         std *= old
         std += (1 - old) * elites.std(axis=1)
-    return elites
-
-
-def _expect(expected: float, measured: float) -> float:
-    """Expected duration of the next iteration: rises at once, falls slowly."""
-    return max(measured, expected + _FORGET * (measured - expected))
-
-
-def _no_time() -> int:
-    """Stand in for a clock where there is no deadline."""
-    return 0
 
 
 def _colour_filter(size: int, colour: float) -> Array:
