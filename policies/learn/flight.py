@@ -72,6 +72,8 @@ class Pilot:
 
     def use(self, files: dict[str, Path]) -> None:
         """Fly with these exported files: safety_critic, and dynamics or recovery_policy."""
+        if self.config.recovery == "none":
+            return
         self._critic = runtime.load(files["safety_critic"])
         if "recovery_policy" in files:
             self._recovery = runtime.load(files["recovery_policy"])

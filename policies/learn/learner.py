@@ -63,7 +63,7 @@ class RecoveryLearner:
         self.dynamics_optimiser = sac.adam(self.dynamics, config.dynamics_learning_rate)
         self.task_replay = Replay(config.capacity, observations, len(low))
         self.risk_replay = Replay(config.capacity, observations, len(low))
-        self.demos = Replay(config.offline_size, observations, len(low))
+        self.demos = Replay(max(1, config.offline_size), observations, len(low))
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.updates = 0
@@ -155,6 +155,8 @@ class RecoveryLearner:
     def risk_ready(self) -> bool:
         """Enough rows, and enough violations among them for a stratified batch."""
         config, replay = self.config, self.risk_replay
+        if config.recovery == "none":
+            return False
         wanted = config.batch * config.positive_fraction
         return replay.size >= config.batch and replay.violations >= wanted
 
@@ -170,20 +172,14 @@ class RecoveryLearner:
         if demos < count:
             parts.append(self.task_replay.sample(self.rng, count - demos))
         rows = Transition(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        batch = sac.TaskBatch(
-            *(_tensor(rows.observation), _tensor(rows.proposed), _tensor(rows.reward)),
-            *(_tensor(rows.next_observation), _tensor(rows.terminated)),
-        )
+        batch = sac.TaskBatch.of(rows)
         return sac.update(self.sac, batch, self.config, self.generator)
 
     def update_risk(self) -> sac.Metrics:
         """One update of Q_risk, and of the recovery policy if it is used."""
         config = self.config
         rows = self.risk_replay.sample(self.rng, config.batch, config.positive_fraction)
-        batch = risk.RiskBatch(
-            *(_tensor(rows.observation), _tensor(rows.executed), _tensor(rows.cost)),
-            *(_tensor(rows.next_observation), _tensor(rows.terminated)),
-        )
+        batch = risk.RiskBatch.of(rows)
         next_action: risk.NextAction = self._task_sample
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
@@ -194,13 +190,12 @@ class RecoveryLearner:
     def fit_dynamics(self, epochs: int) -> dict[str, float]:
         """Fit the ensemble to all transitions held."""
         rows = self.risk_replay.rows()
-        inputs = _tensor(np.concatenate((rows.observation, rows.executed), axis=1))
-        change = _tensor(rows.next_observation - rows.observation)
+        inputs = np.concatenate((rows.observation, rows.executed), axis=1)
         metrics = dynamics.fit(
             self.dynamics,
             self.dynamics_optimiser,
-            inputs,
-            change,
+            torch.from_numpy(inputs),
+            torch.from_numpy(rows.next_observation - rows.observation),
             epochs=epochs,
             batch=self.config.dynamics_batch,
             generator=self.generator,
@@ -232,11 +227,31 @@ class RecoveryLearner:
         """Write what has been learned as ONNX files that can fly at once.
 
         Returns:
-            Paths by kind; `recovery_policy` is a file of kind task_policy. Dynamics that were
-            never fitted are left out.
+            Paths by kind; `recovery_policy` is a file of kind task_policy. What was not learned
+            (the dynamics before their first fit, Q_risk without a shield) is left out.
         """
+        networks: dict[str, nn.Module] = {"task_policy": self.sac.actor}
+        if self.config.recovery != "none":
+            networks["safety_critic"] = self.risk.critic
+        if self.dynamics_fitted:
+            networks["dynamics"] = self.dynamics
+        if self.trains_recovery:
+            networks["recovery_policy"] = self.risk.recovery
+        contract = self._contract(version, run)
+        return {
+            kind: exporting.export(network, Path(directory) / FILES[kind], contract).path
+            for kind, network in networks.items()
+        }
+
+    def export_policy(
+        self, path: Path | str, version: str, run: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the task policy alone."""
+        return exporting.export(self.sac.actor, path, self._contract(version, run)).path
+
+    def _contract(self, version: str, run: Mapping[str, Any] | None) -> Contract:
         interface = self.interface
-        template = Contract(
+        return Contract(
             kind="task_policy",
             observation_names=tuple(interface.observation_names),
             observation_units=tuple(interface.observation_units),
@@ -247,18 +262,6 @@ class RecoveryLearner:
             version=version,
             run=dict(run or {}),
         )
-        networks: dict[str, nn.Module] = {
-            "task_policy": self.sac.actor,
-            "safety_critic": self.risk.critic,
-        }
-        if self.dynamics_fitted:
-            networks["dynamics"] = self.dynamics
-        if self.trains_recovery:
-            networks["recovery_policy"] = self.risk.recovery
-        return {
-            kind: exporting.export(network, Path(directory) / FILES[kind], template).path
-            for kind, network in networks.items()
-        }
 
     def state(self) -> dict[str, Any]:
         """Everything that the next update depends on, as tensors and plain values."""
@@ -329,7 +332,3 @@ class RecoveryLearner:
 
     def _replays(self) -> dict[str, Replay]:
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
-
-
-def _tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from safetypilot.models.networks import RecoveryActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
-from safetypilot.policies.learn.sac import Metrics, adam, polyak
+from safetypilot.policies.learn.replay import Transition
+from safetypilot.policies.learn.sac import Metrics, adam, polyak, tensor
 
 NextAction = Callable[[Tensor], Tensor]  # (B, O) -> (B, A)
 
@@ -29,6 +30,17 @@ class RiskBatch(NamedTuple):
     cost: Tensor  # (B,), 1 where the step violated
     next_observation: Tensor  # (B, O)
     terminated: Tensor  # (B,)
+
+    @classmethod
+    def of(cls, rows: Transition) -> RiskBatch:
+        """From replayed rows: the executed action is what counts here."""
+        return cls(
+            tensor(rows.observation),
+            tensor(rows.executed),
+            tensor(rows.cost),
+            tensor(rows.next_observation),
+            tensor(rows.terminated),
+        )
 
 
 class Risk:

@@ -6,13 +6,20 @@ import math
 from copy import deepcopy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from safetypilot.models.networks import GaussianActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.replay import Array, Transition
 
 Metrics = dict[str, Tensor]
+
+
+def tensor(array: Array) -> Tensor:
+    """As float32, whatever it was."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 class TaskBatch(NamedTuple):
@@ -23,6 +30,17 @@ class TaskBatch(NamedTuple):
     reward: Tensor  # (B,)
     next_observation: Tensor  # (B, O)
     terminated: Tensor  # (B,), 1 where nothing follows; a time-out is not termination
+
+    @classmethod
+    def of(cls, rows: Transition) -> TaskBatch:
+        """From replayed rows: the proposed action is what counts here."""
+        return cls(
+            tensor(rows.observation),
+            tensor(rows.proposed),
+            tensor(rows.reward),
+            tensor(rows.next_observation),
+            tensor(rows.terminated),
+        )
 
 
 class Sac:
