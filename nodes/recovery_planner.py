@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from safetypilot.models.runtime import Model
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.nodes.model_slot import ModelSlot
-from safetypilot.policies import critic, planning, recovery
+from safetypilot.policies import planning, recovery
 
-_KINDS = ("safety_critic", "dynamics")
+_PARTS = {"safety_critic": "critic", "dynamics": "dynamics"}  # kind of model -> planner's word
+_KINDS = tuple(_PARTS)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class RecoveryPlannerConfig:
     """What the planner searches with, and for how long.
 
     Attributes:
-        critic, dynamics: ONNX files of those kinds.
+        critic: an ONNX file of kind safety_critic.
+        dynamics: an ONNX file of kind dynamics, or an MJCF file (.xml): the true model, for plants
+            whose observation is all of qpos at rest.
+        step_s, timestep_s: with an MJCF file: seconds per step, physics step (0: its own).
         budget_ms: from the observation's stamp to the plan; iterations stop before it.
         horizon, population, elites, iterations, method: see policies/planning.py.
         particles: trajectories per candidate, divided over the ensemble.
@@ -32,6 +38,8 @@ class RecoveryPlannerConfig:
     critic: str
     dynamics: str
     budget_ms: float = 9.0
+    step_s: float = 1.0
+    timestep_s: float = 0.0
     method: str = "icem"
     horizon: int = 5
     population: int = 64
@@ -51,28 +59,35 @@ class RecoveryPlanner(Node):
         super().__init__(config, context)
         self._planner: recovery.RecoveryPlanner | None = None
         self._parts: dict[str, Any] = {}
-        prepare = {"safety_critic": critic.SafetyCritic, "dynamics": recovery.EnsembleDynamics}
         self._slots = {
-            kind: ModelSlot(context, kind, None, prepare[kind], self._installer(kind))
+            kind: ModelSlot(context, kind, None, self._warm(kind), self._installer(kind))
             for kind in _KINDS
         }
         self._episode = -1
         self._planning = Histogram()
         self._in_time = self._too_late = self._iterations = 0
 
-    def _installer(self, kind: str) -> Any:
-        def install(part: Any) -> None:
-            self._parts[kind] = part
+    def _warm(self, kind: str) -> Callable[[Model], Model]:
+        def prepare(model: Model) -> Model:
+            if self._planner is not None:  # allocates beside the running planner, not within it
+                size = self.context.interface.observation_size
+                self._planner.warm_up(size, **{_PARTS[kind]: model})
+            return model
+
+        return prepare
+
+    def _installer(self, kind: str) -> Callable[[Model], None]:
+        def install(model: Model) -> None:
+            self._parts[kind] = model
             if self._planner is not None:
-                name = "critic" if kind == "safety_critic" else "dynamics"
-                self._planner.swap(**{name: part})
+                self._planner.swap(**{_PARTS[kind]: model})
 
         return install
 
     def configure(self) -> None:
         config, interface = self.config, self.context.interface
         self._slots["safety_critic"].load(config.critic)
-        self._slots["dynamics"].load(config.dynamics)
+        self._load_dynamics()
         try:
             settings = recovery.RecoveryConfig(
                 planner=planning.PlannerConfig(
@@ -97,6 +112,18 @@ class RecoveryPlanner(Node):
             self.context.seed,
         )
         self._warm_up()
+
+    def _load_dynamics(self) -> None:
+        config = self.config
+        if not config.dynamics.endswith(".xml"):
+            self._slots["dynamics"].load(config.dynamics)
+            return
+        try:
+            self._parts["dynamics"] = recovery.MujocoDynamics(
+                config.dynamics, config.step_s, config.timestep_s or None
+            )
+        except ValueError as error:
+            raise NodeError(f"dynamics {config.dynamics}: {error}") from None
 
     def _warm_up(self) -> None:
         """Sizes the buffers and the expected duration of an iteration before they matter."""
@@ -147,7 +174,7 @@ class RecoveryPlanner(Node):
         )
 
     def _version(self) -> str:
-        return "+".join(self._slots[kind].version for kind in _KINDS)
+        return "+".join(slot.version or "mujoco" for slot in self._slots.values())
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         kind = str(arguments.get("kind", "safety_critic"))
