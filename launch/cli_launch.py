@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A launch file, by name or path.")]
 Arguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ARG=VALUE]...", help="Arguments of the launch file.",
+    typer.Argument(metavar="ARG=VALUE", help="Arguments of the launch file.",
                    show_default=False),
 ]  # fmt: skip
 Settings = Annotated[
@@ -57,17 +56,16 @@ def launch(
 ) -> None:
     """Fly a graph: start its nodes, watch them, and leave a summary and a picture behind.
 
-    Ends by itself after --episodes or --duration, else with Ctrl-C (a second one kills). Exit codes:
-    0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C with its summary written.
+    Ends by itself after --episodes or --duration, else with Ctrl-C (a second one kills). Exit
+    codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C, with its summary.
     """
     from safetypilot.launch import run as runner
 
-    loaded = _load(name, arguments, settings, clock=clock, seed=seed)
+    stops = {"episodes": episodes, "duration": duration}
+    loaded = _load(name, arguments, settings, clock=clock, seed=seed, **stops)
     plan = loaded.plan()
     if in_process and plan.clock != "lockstep":
         raise InputError("--in-process needs --clock lockstep: in real time a node is a process")
-    if episodes is not None or duration is not None:
-        plan = replace(plan, episodes=episodes, duration_s=duration)
     if plan.clock == "lockstep" and plan.episodes is None and plan.duration_s is None:
         raise InputError("a run in lockstep needs an end: --episodes or --duration")
     try:
@@ -153,14 +151,10 @@ def graph(
 
 
 def _load(
-    name: str,
-    arguments: list[str] | None,
-    settings: list[str] | None,
-    clock: str | None = None,
-    seed: int | None = None,
+    name: str, arguments: list[str] | None, settings: list[str] | None, **overrides: Any
 ) -> Graph:
     from safetypilot.launch.graph import load
 
-    if clock is not None:
-        choose("clock", clock, _CLOCKS)
-    return load(name, arguments or [], settings or [], clock=clock, seed=seed)
+    if overrides.get("clock") is not None:
+        choose("clock", overrides["clock"], _CLOCKS)
+    return load(name, arguments or [], settings or [], **overrides)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from math import isnan
 from time import monotonic
 from typing import Annotated, Any
 
@@ -168,7 +170,7 @@ def _end_of_run(count: int | None) -> None:
 
 def rate(arrivals: list[float]) -> dict[str, Any]:
     """Rate in Hz and period in ms over these arrivals."""
-    periods = [1e3 * (b - a) for a, b in zip(arrivals, arrivals[1:])]
+    periods = [1e3 * (b - a) for a, b in pairwise(arrivals)]
     if not periods:
         return {"rate_hz": 0.0, "n": len(arrivals), "period_ms": None}
     mean = sum(periods) / len(periods)
@@ -206,7 +208,7 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 def as_text(message: Any) -> str:

@@ -142,4 +142,4 @@ def _arrow(
     y = tail[1] + middle * (head[1] - tail[1]) + (-depth if back else depth)
     text = ", ".join(topic for topic, _ in topics)
     axis.text(x, y, text, fontsize=8, color=colour, ha="center", va="center", zorder=5,
-              bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9})  # fmt: skip
+              bbox={"facecolor": "white", "lw": 0, "pad": 1.2, "alpha": 0.9})  # fmt: skip

@@ -73,9 +73,6 @@ def _cpus() -> Finding:
 
 def _realtime() -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
-    nice = (
-        20 - resource.getrlimit(resource.RLIMIT_NICE)[0] if hasattr(resource, "RLIMIT_NICE") else 0
-    )
     pid = os.fork()
     if pid == 0:  # tried in a child, so that this process keeps its own scheduling
         try:
@@ -84,7 +81,7 @@ def _realtime() -> Finding:
             os._exit(1)
         os._exit(0)
     allowed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    text = f"SCHED_FIFO {'allowed' if allowed else 'refused'}, rtprio limit {soft}, nice down to {nice}"
+    text = f"SCHED_FIFO {'allowed' if allowed else 'refused'}, rtprio limit {soft}"
     advice = "" if allowed else "runs without; for tighter deadlines: rtprio in limits.conf"
     return Finding("real-time privilege", text, "ok" if allowed else "note", advice)
 

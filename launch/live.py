@@ -31,8 +31,8 @@ class Lines:
     def __init__(self, err: bool = False) -> None:
         self._err = err
         self._console: Console | None = None
-        self._shown_at = 0.0
-        self._episodes = -1
+        self._shown_at = monotonic()
+        self._episodes = 0
         self._announced = False
 
     @property
@@ -191,9 +191,8 @@ def result_table(run: Run) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task policy", overflow="fold")
-    for name in ("episodes", "successes", "violations", "interventions", "latency p50", "p99",
-                 "missed"):  # fmt: skip
-        table.add_column(name, justify="right")
+    for name in ("episodes", "success", "violated", "intervened", "p50 ms", "p99 ms", "missed"):
+        table.add_column(name, justify="right", no_wrap=True)
     phases = run.tally.phases
     shown = phases if len(phases) <= 8 else phases[:4] + phases[-4:]
     for index, phase in enumerate(shown):
@@ -208,25 +207,29 @@ def result_table(run: Run) -> Table:
 
 def _figures(phase: Phase) -> list[str]:
     latency = phase.latencies.summary()
-    p50, p99 = (_ms(latency[key]) for key in ("p50", "p99"))
-    return [str(phase.episodes), str(phase.successes), str(phase.violations), share(phase), p50,
-            p99, str(phase.missed)]  # fmt: skip
+    counts = [str(phase.episodes), str(phase.successes), str(phase.violations), share(phase)]
+    return [*counts, _ms(latency["p50"]), _ms(latency["p99"]), str(phase.missed)]
+
+
+def _restarts(summary: dict[str, Any]) -> int:
+    return sum(summary["restarts"].values())
 
 
 def _ms(value_us: float | int | None) -> str:
-    return "-" if value_us is None else f"{value_us / 1e3:.2f} ms"
+    return "-" if value_us is None else f"{value_us / 1e3:.2f}"
 
 
 def conclude(console: Console, run: Run, summary: dict[str, Any], picture: Path | None) -> None:
     """The last words of a run: what came of it, and where to look."""
     console.print(result_table(run))
     style = "bold red" if summary["exit_code"] == 1 else "bold"
-    console.print(f"{run.plan.name}: {summary['exit_reason']}", style=style, markup=False)
+    reason = str(summary["exit_reason"]).splitlines()[0]  # last words were shown as they came
+    console.print(f"{run.plan.name}: {reason}", style=style, markup=False, highlight=False)
     facts = [f"{summary['steps']} steps in {summary['active_s']:.1f} s"]
     if summary["real_time_factor"]:
         facts.append(f"{summary['real_time_factor']:g} simulated seconds per second")
     if run.deaths:
-        facts.append(f"{len(run.deaths)} deaths, {sum(summary['restarts'].values())} restarts")
+        facts.append(f"processes died: {len(run.deaths)}, restarted: {_restarts(summary)}")
     if summary["trace_sha256"]:
         facts.append(f"trace {summary['trace_sha256'][:16]}")
     console.print(", ".join(facts), markup=False, highlight=False)

@@ -84,7 +84,7 @@ class Plant(Node):
 
 @dataclass(frozen=True)
 class PilotConfig:
-    model: str = "first"
+    model: str = "first"  # not a file here
     fail: str = ""  # what goes wrong, and when
 
 
@@ -105,7 +105,9 @@ class Pilot(Node):
             raise RuntimeError("a bug in configure")
         if self.config.fail == "deaf":  # hangs in C code with SIGTERM blocked
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            self._grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+            self._grandchild = subprocess.Popen(
+                [sys.executable, "-c", "import time; time.sleep(99)"]
+            )
 
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if self.config.fail == "deaf" and message.seq > 3:
@@ -115,13 +117,10 @@ class Pilot(Node):
         if self.config.fail == "crash" and message.seq & 0xFFFFFFFF > 3:
             raise RuntimeError(f"a bug at observation {message.seq}")
         action = np.zeros(2, np.float32)
-        self.context.emit(
-            "command",
-            messages.Command(
-                message.seq, message.stamp_ns, now_ns, action, 0, 0, 0, action, 0.0,
-                now_ns + self.context.period_ns, False, self._model,
-            ),  # fmt: skip
-        )
+        until = now_ns + self.context.period_ns
+        head = (message.seq, message.stamp_ns, now_ns)
+        command = messages.Command(*head, action, 0, 0, 0, action, 0.0, until, False, self._model)
+        self.context.emit("command", command)
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         if request == "swap":
