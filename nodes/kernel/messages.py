@@ -23,6 +23,7 @@ class Spec(NamedTuple):
 
 
 Array = np.ndarray[Any, Any]
+Count = Annotated[int, "not negative"]
 ObservationVector = Annotated[Array, Spec("<f4", ("O",))]
 ActionVector = Annotated[Array, Spec("<f4", ("A",))]
 
@@ -30,20 +31,20 @@ ActionVector = Annotated[Array, Spec("<f4", ("A",))]
 class Observation(NamedTuple):
     """What the plant measured; it starts a step."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
-    episode: int
-    step: int  # 0 at the first observation of an episode
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
+    episode: Count
+    step: Count  # 0 at the first observation of an episode
     values: ObservationVector  # (O,)
 
 
 class Proposal(NamedTuple):
     """What the task policy would do; not yet approved."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     proposal_id: int
     action: ActionVector  # (A,) physical units
     model: str
@@ -52,9 +53,9 @@ class Proposal(NamedTuple):
 class Risk(NamedTuple):
     """Estimated discounted probability of a violation if proposal `proposal_id` is executed."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     proposal_id: int
     risk: float  # [0, 1]
     model: str
@@ -63,21 +64,21 @@ class Risk(NamedTuple):
 class Recovery(NamedTuple):
     """A whole recovery plan; plan[i] is meant for observation seq + i."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     plan: Annotated[Array, Spec("<f4", ("H", "A"))]  # (H, A) physical units
     risks: Annotated[Array, Spec("<f4", ("H",))]  # (H,) predicted risk at each step
-    iterations: int
+    iterations: Count
     model: str
 
 
 class Command(NamedTuple):
     """What the arbiter tells the plant to do for observation `seq`, until `valid_until_ns`."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     action: ActionVector  # (A,) physical units
     source: int  # policies.shield.Source
     reason: int  # policies.shield.Reason
@@ -95,9 +96,9 @@ class Decision(NamedTuple):
     Ages are now - stamp of the observation that the input derives from; -1 where it never came.
     """
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     source: int
     reason: int
     recovery_reason: int
@@ -114,11 +115,11 @@ class Decision(NamedTuple):
 class Transition(NamedTuple):
     """One executed step, as learners want it: proposed and executed action apart."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
-    episode: int
-    step: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
+    episode: Count
+    step: Count
     observation: ObservationVector  # (O,)
     proposed: Annotated[Array, Spec("<f4", ("A",), finite=False)]  # NaN where none came
     executed: ActionVector  # (A,)
@@ -134,15 +135,15 @@ class Transition(NamedTuple):
 class EpisodeReport(NamedTuple):
     """One finished episode, with arrays per step for the summary and the pictures."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
-    episode: int
-    steps: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
+    episode: Count
+    steps: Count
     success: bool
     violation: bool
     total_reward: float
-    missed: int  # control periods without a command in time
+    missed: Count  # control periods without a command in time
     models: str  # versions of the task policy that acted, joined with a comma
     observations: Annotated[Array, Spec("<f4", ("T", "O"))]  # (T, O)
     sources: Annotated[Array, Spec("|u1", ("T",))]  # (T,) policies.shield.Source
@@ -153,9 +154,9 @@ class EpisodeReport(NamedTuple):
 class ModelAnnouncement(NamedTuple):
     """The learner has written a model that may be staged."""
 
-    seq: int
-    stamp_ns: int
-    sent_ns: int
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
     kind: str
     path: str
     sha256: str

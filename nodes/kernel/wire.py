@@ -36,6 +36,14 @@ def _check_int(value: Any) -> int:
     return value
 
 
+def _check_count(value: Any) -> int:
+    if type(value) is not int or value >= _INT_LIMIT:
+        raise WireError("wrong type", f"wanted an integer, got {type(value).__name__}")
+    if value < 0:
+        raise WireError("negative", f"{value}")
+    return value
+
+
 def _check_bool(value: Any) -> bool:
     if type(value) is not bool:
         raise WireError("wrong type", f"wanted a boolean, got {type(value).__name__}")
@@ -114,9 +122,7 @@ def _field_check(hint: Any, dims: dict[str, int]) -> tuple[Check, Spec | None]:
         for item in extra:
             if isinstance(item, Spec):
                 return _array_check(item, dims), item
-        if base is float:
-            return _check_any_float, None
-        return _SCALARS[base], None
+        return (_check_any_float if base is float else _check_count), None
     return _SCALARS[hint], None
 
 

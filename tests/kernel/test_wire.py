@@ -33,7 +33,9 @@ def _array(spec: messages.Spec) -> st.SearchStrategy[Any]:
 
 def _field(hint: Any) -> st.SearchStrategy[Any]:
     for item in getattr(hint, "__metadata__", ()):
-        return _array(item) if isinstance(item, messages.Spec) else st.floats()
+        if isinstance(item, messages.Spec):
+            return _array(item)
+        return st.floats() if hint.__origin__ is float else st.integers(0, 2**62)
     return {int: INTS, float: FLOATS, str: st.text(max_size=20), bool: st.booleans()}[hint]
 
 
@@ -110,6 +112,7 @@ def _proposal(**changes: Any) -> list[Any]:
         (msgpack.packb(_proposal()) + b"\0", "not msgpack"),
         (msgpack.packb(_proposal(seq=1.5)), "wrong type"),
         (msgpack.packb(_proposal(seq=True)), "wrong type"),
+        (msgpack.packb(_proposal(seq=-1)), "negative"),
         (msgpack.packb(_proposal(seq=2**64 - 1)), "wrong type"),
         (msgpack.packb(_proposal(model=7)), "wrong type"),
         (msgpack.packb(_proposal(model="x" * 5000)), "wrong type"),
