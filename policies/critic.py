@@ -57,10 +57,6 @@ class SafetyCritic:
         risk[~finite] = np.nan
         return risk
 
-    def run(self, **inputs: Array) -> dict[str, Array]:
-        """By the names of the ONNX contract, as the planner asks."""
-        return self.model.run(**inputs)
-
 
 class Dynamics(Protocol):
     """What predicts the next observation: a `models.runtime.Model`, or `MujocoDynamics`.

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from safetypilot.models.runtime import Model
 from safetypilot.policies import planning
 from safetypilot.policies.critic import Critic, Dynamics, PlanRisk
 
@@ -224,19 +223,6 @@ def _guesses(rest: Array, low: Array, high: Array, config: planning.PlannerConfi
         actions[2 + 2 * axis, axis] = high[axis]
     held = np.repeat(actions[:, None], config.horizon, axis=1)
     return held[: max(1, config.population // 4)]
-
-
-class EnsembleDynamics:
-    """A learned dynamics model for the planner; the model itself will do as well."""
-
-    def __init__(self, model: Model) -> None:
-        """Wrap a model of kind ``dynamics``."""
-        self.model = model
-        self.members = model.members
-
-    def run(self, **inputs: Array) -> dict[str, Array]:
-        """Predict, by the names of the ONNX contract."""
-        return self.model.run(**inputs)
 
 
 class MujocoDynamics:
