@@ -131,20 +131,20 @@ def graph(
     json: Json = False,
 ) -> None:
     """Draw a graph: Mermaid on standard output, or a picture with -o."""
-    from safetypilot.launch import diagram
+    from safetypilot.launch import draw
 
     plan = _load(name, arguments, settings).plan()
     if json:
         print_json(plan.describe())
     elif output is None:
-        sys.stdout.write(diagram.mermaid(plan))
+        sys.stdout.write(draw.mermaid(plan))
     else:
         kind = choose("kind of picture", output.suffix.removeprefix("."), ("png", "svg", "mmd"))
         try:
             if kind == "mmd":
-                output.write_text(diagram.mermaid(plan))
+                output.write_text(draw.mermaid(plan))
             else:
-                diagram.draw(plan, output)
+                draw.draw(plan, output)
         except OSError as error:
             raise InputError(f"{output}: {error.strerror}") from None
         print_line(str(output))

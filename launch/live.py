@@ -189,9 +189,9 @@ def result_table(run: Run) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task policy", overflow="fold")
-    for name in ("episodes", "success", "violated", "intervened", "p50 ms", "p99 ms", "missed"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("task policy", overflow="fold", min_width=12)
+    for name in ("episodes", "success", "violated", "shielded", "p50 ms", "p99 ms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
     phases = run.tally.phases
     shown = phases if len(phases) <= 8 else phases[:4] + phases[-4:]

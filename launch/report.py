@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +111,14 @@ def versions() -> dict[str, str]:
 def write(run: Run, summary: dict[str, Any]) -> Path:
     """Writes `summary.json` into the run's directory, whole or not at all."""
     path = run.run_dir / "summary.json"
-    write_json(path, summary)
+    write_json(path, finite(summary))
     return path
+
+
+def finite(data: Any) -> Any:
+    """The same data with null for numbers that JSON does not know."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data

@@ -81,9 +81,9 @@ def carry_out(
         log = run.run_dir / "logs" / "supervisor.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text(traceback.format_exc())
-    summary = report.summarise(run, command)
+    summary = report.finite(report.summarise(run, command))
     report.write(run, summary)
-    return summary
+    return dict(summary)
 
 
 def picture(run: Run) -> Path | None:

@@ -96,9 +96,10 @@ class Stepwise:
         }
 
     def _run(self, handles: Callable[[], dict[str, Handle]]) -> None:
-        run = self.progress
+        run, made = self.progress, dict[str, Handle]()
         try:
-            graph = Lockstep(handles(), self.plan.readers(), self._observe, self._on_event)
+            made.update(handles())
+            graph = Lockstep(made, self.plan.readers(), self._observe, self._on_event)
             graph.start()
             run.active_since = monotonic()
             graph.run(lambda: self._between_events(graph))
@@ -110,6 +111,9 @@ class Stepwise:
             self._fail(str(error))
         except KernelError as error:
             run.failure = str(error)
+        finally:
+            for handle in made.values():
+                handle.close()
 
     def _fail(self, reason: str) -> None:
         """Tells which process has died, if that is why, and with which last words."""
