@@ -1,0 +1,190 @@
+"""What may stand in a launch file, as pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+SUBSTITUTION = r"\$\{([^{}]*)\}"
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+def _text(value: object) -> object:
+    """The text of a bare scalar: `description: 2` is a fine description."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _restart(value: object) -> object:
+    return {"policy": value} if isinstance(value, str) else value
+
+
+def _include(value: object) -> object:
+    return {"file": value} if isinstance(value, str) else value
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Text = Annotated[str, BeforeValidator(_text)]
+Scalar = bool | int | float | str | None
+
+
+class Entry(BaseModel):
+    """Base of all sections: unknown keys are refused, numbers are finite, nothing is changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Argument(Entry):
+    """One argument of the launch file: `safetypilot launch maze NAME=VALUE`."""
+
+    default: Scalar = Field(default=None, description="used when the command line does not give it")
+    required: bool = Field(default=False, description="the command line must give it")
+    type: Literal["str", "int", "float", "bool", "file"] | None = Field(
+        default=None, description="left out: the default's, or file where there are aliases"
+    )
+    help: Text = ""
+    choices: list[Scalar] | None = Field(default=None, min_length=1)
+    minimum: Float | None = None
+    maximum: Float | None = None
+    aliases: dict[str, Text] = Field(default={}, description="short names for longer values")
+
+    @property
+    def kind(self) -> str:
+        """The type, inferred from aliases, choices and default where it is not given."""
+        if self.type:
+            return self.type
+        if self.aliases:
+            return "file"
+        samples = [v for v in (self.default, *(self.choices or ())) if v is not None]
+        if samples and all(isinstance(v, bool) or v in ("on", "off", "yes", "no") for v in samples):
+            return "bool"
+        if samples and all(isinstance(v, int | float) for v in samples):
+            return "float" if any(isinstance(v, float) for v in samples) else "int"
+        return "str"
+
+
+class Include(Entry):
+    """Another launch file below this one; `arguments` are new defaults for its arguments."""
+
+    file: Text = Field(description="relative to this file")
+    arguments: dict[Name, Scalar] = {}
+
+
+IncludeItem = Annotated[Include, BeforeValidator(_include)]
+
+
+class Restart(Entry):
+    """What happens when a node's process ends by itself."""
+
+    policy: Literal["never", "on-failure", "always"] = "on-failure"
+    backoff: Float = Field(
+        default=0.2, ge=0, le=3600, description="seconds before the first restart"
+    )
+    backoff_max: Float = Field(
+        default=5.0, ge=0, le=3600, description="doubles up to this many seconds"
+    )
+    max: Int = Field(default=100, ge=0, description="restarts in one run; then the run fails")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Restart:
+        if self.backoff_max < self.backoff:
+            raise ValueError(f"backoff_max {self.backoff_max} is below backoff {self.backoff}")
+        return self
+
+
+class Node(Entry):
+    """One node: a process in real time."""
+
+    type: Text = Field(description="a built-in type, or module:Class of your own")
+    when: bool = Field(default=True, description="the node exists only where this is true")
+    config: dict[str, Any] = Field(default={}, description="fields of the node type's Config")
+    restart: Annotated[Restart, BeforeValidator(_restart)] = Restart()
+    cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")
+    nice: Int = Field(default=0, ge=-20, le=19, description="negative is favoured")
+
+
+class TopicOptions(Entry):
+    """What the launch file says about one topic."""
+
+    rate: Float | None = Field(default=None, gt=0, le=10_000, description="Hz")
+    transport: Literal["ipc"] = "ipc"
+    budget_ms: Float | None = Field(
+        default=None,
+        gt=0,
+        description="oldest that the observation behind a message may be when it is sent",
+    )
+
+
+class Swap(Entry):
+    """Hot-swaps the model of a node."""
+
+    node: Name
+    model: Text
+
+
+class Request(Entry):
+    """Sends a node a request, as `safetypilot param` and its like do."""
+
+    node: Name
+    request: Text
+    arguments: dict[str, Any] = {}
+
+
+class Step(Entry):
+    """Something that happens during the run: one trigger and one action."""
+
+    after_episodes: Int | None = Field(default=None, ge=0)
+    after_s: Float | None = Field(default=None, ge=0)
+    swap: Swap | None = None
+    request: Request | None = None
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Step:
+        if (self.after_episodes is None) == (self.after_s is None):
+            raise ValueError("needs one trigger, after_episodes or after_s")
+        if (self.swap is None) == (self.request is None):
+            raise ValueError("needs one action, swap or request")
+        return self
+
+
+Arguments = dict[Name, Argument]
+
+
+class LaunchFile(Entry):
+    """A launch file with its includes merged in and its arguments filled in."""
+
+    name: Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+    description: Text = ""
+    arguments: Arguments = {}
+    include: list[IncludeItem] = []
+    env: Text = Field(description="the plant: a Gymnasium id, or maze, navigation1, navigation2")
+    seed: Int = Field(default=0, ge=0, lt=1 << 31)
+    rate: Float = Field(gt=0, le=10_000, description="control rate, Hz")
+    clock: Literal["realtime", "lockstep"] = "realtime"
+    episodes: Int | None = Field(
+        default=None, ge=1, description="the run stops after so many episodes"
+    )
+    duration: Float | None = Field(
+        default=None, gt=0, le=1e9, description="or after so many seconds"
+    )
+    nodes: dict[Name, Node] = Field(min_length=1, max_length=200)
+    topics: dict[Name, TopicOptions] = {}
+    remap: dict[Name, dict[Name, Name]] = Field(
+        default={}, description="node: {the node's own topic name: the graph's}"
+    )
+    script: list[Step] = []
