@@ -288,9 +288,7 @@ class _Layout:
         """From a turn into the readers of the next column."""
         for reader in line.net.readers:
             if self.column[reader] == column:
-                end = (
-                    self.boxes[reader].x - BOX_WIDTH / 2,
-                    self.ports[reader, line.net.topic, False],
-                )
+                y = self.ports[reader, line.net.topic, False]
+                end = (self.boxes[reader].x - BOX_WIDTH / 2, y)
                 line.pieces.append(((x, y), end))
                 line.heads.append(end)
