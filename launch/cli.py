@@ -13,7 +13,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from safetypilot.launch import cli_attach, cli_launch, cli_tools, cli_watch
+from safetypilot.launch import cli_attach as attach
+from safetypilot.launch import cli_launch as launch
+from safetypilot.launch import cli_tools as tools
+from safetypilot.launch import cli_watch as watch
 from safetypilot.launch.children import ONE_THREAD
 
 
@@ -68,7 +71,7 @@ app = typer.Typer(
     help="Flies learned policies behind a shield: launch a graph, watch it, swap its models.",
     epilog="Example: safetypilot launch maze-demo",
 )
-for verbs in (cli_launch, cli_attach, cli_watch, cli_tools):
+for verbs in (launch, attach, watch, tools):
     verbs.register(app)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safetypilot.launch.cli_common import InputError, Json, choose, print_json
-
-_ALGORITHMS = ("recovery-rl",)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The algorithm: recovery-rl.")],
-    env: Annotated[str, typer.Option(help="maze, navigation1, navigation2 or a Gymnasium id.")],
+    env: Annotated[
+        str, typer.Option(help="maze, navigation1, navigation2 or a Gymnasium id.")
+    ] = "maze",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeatable."),
@@ -35,17 +36,61 @@ def train(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a policy with its critic and recovery, behind the shield; exports ONNX models."""
+    """Train a policy with its critic and recovery, behind the shield; exports ONNX models.
+
+    The first Ctrl-C stops after the episode under way, with a checkpoint for --resume.
+    """
     from importlib.util import find_spec
 
-    choose("algorithm", name, _ALGORITHMS)
     if find_spec("torch") is None:
         raise InputError("training needs torch: pip install 'safetypilot[train]'")
-    if find_spec("safetypilot.policies.learn.train") is None:
-        raise InputError("this version of safetypilot cannot train yet")
-    raise InputError(
-        f"not wired yet: {env} {settings} {seed} {episodes} {steps} {out} {resume} {json}"
-    )
+    from rich.console import Console
+
+    from safetypilot.policies.learn import trainer
+
+    choose("algorithm", name, trainer.ALGORITHMS)
+    console = Console(stderr=True, highlight=False)
+    try:
+        summary = trainer.train(
+            name,
+            env,
+            seed,
+            _directory(name, env, seed, out, resume),
+            episodes=episodes,
+            steps=steps,
+            settings=_parsed(settings or []),
+            resume=resume,
+            progress=not json,
+            console=console,
+        )
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+    if json:
+        print_json(summary)
+    else:
+        console.print(f"{summary['episodes']} episodes, {summary['successes']} successes, "
+                      f"{summary['violations']} violations")  # fmt: skip
+    if summary.get("interrupted"):
+        raise typer.Exit(130)
+
+
+def _directory(name: str, env: str, seed: int, out: Path | None, resume: Path | None) -> Path:
+    """Where results go; a resumed training goes on where it was."""
+    if out is not None:
+        return out
+    if resume is not None:
+        return resume if resume.is_dir() else resume.parent
+    return Path("runs") / f"{name}-{env.rpartition('/')[2]}-{seed}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _parsed(settings: list[str]) -> dict[str, str]:
+    parsed = {}
+    for word in settings:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {word}: a setting is given as key=value")
+        parsed[key] = value
+    return parsed
 
 
 def doctor(

@@ -161,7 +161,9 @@ def node_table(rows: dict[str, dict[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("model", overflow="ellipsis", max_width=32, no_wrap=True)
     for name, row in rows.items():
-        port = max(row["inputs"].values(), key=lambda p: p.get("received", 0), default={})
+        port: dict[str, Any] = max(
+            row["inputs"].values(), key=lambda p: p.get("received", 0), default={}
+        )
         age = port.get("age_us", {})
         table.add_row(
             name,

@@ -50,7 +50,7 @@ def draw(path: Path, phases: list[Phase], env: str, title: str) -> bool:
     for axis, phase in zip(axes.flat, panels, strict=False):
         _panel(axis, phase, world)
     note = f" ({left_out} phases in between are left out)" if left_out > 0 else ""
-    figure.suptitle(title + note, fontsize=13, fontweight="bold")
+    figure.suptitle(title + note, fontsize=13 if columns > 1 else 11, fontweight="bold")
     _legend(figure, [sum(p.sources[i] for p in panels) for i in range(len(SOURCES))])
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -145,16 +145,24 @@ def _legend(figure: Any, steps: list[int]) -> None:
         )
         for i, name in enumerate(SOURCES)
     ]
-    dot = {"linestyle": "", "marker": "o"}
     handles += [
-        Line2D([], [], color="#777777", markersize=4, label="start", **dot),
-        Line2D([], [], color=_GOAL, alpha=0.5, markersize=9, label="goal", **dot),
-        Line2D([], [], color="#CC0000", linestyle="", marker="x", markeredgewidth=2,
-               label="violation"),
-    ]  # fmt: skip
+        _mark("#777777", "o", 4, "start"),
+        _mark(_GOAL, "o", 9, "goal", alpha=0.5),
+        _mark("#CC0000", "x", 6, "violation", markeredgewidth=2),
+    ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles) if figure.get_figwidth() > 8 else 4,
+        frameon=False,
+        fontsize=9,
     )
+
+
+def _mark(colour: str, marker: str, size: int, label: str, **style: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], c=colour, ls="", marker=marker, markersize=size, label=label, **style)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

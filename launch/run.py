@@ -91,5 +91,5 @@ def picture(run: Run) -> Path | None:
     from safetypilot.launch.picture import draw
 
     path = run.run_dir / PICTURE
-    title = f"{run.plan.name}, seed {run.plan.seed}: where it went and who was in control"
+    title = f"{run.plan.name}, seed {run.plan.seed}: who was in control"
     return path if draw(path, run.tally.phases, run.plan.env, title) else None
