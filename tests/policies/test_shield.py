@@ -586,6 +586,33 @@ def test_an_observation_is_decided_once_also_when_the_first_answer_was_failsafe(
     assert (decision.source, decision.reason) == (Source.FAILSAFE, Reason.DUPLICATE)
 
 
+def test_large_numbers_are_compared_by_value():
+    def large(offset: int, risk_value: float | None, plan: Any) -> Inputs:
+        def fresh(base: int) -> int:
+            return int(str(base + offset))  # an object of its own, as off the wire
+
+        base = 10**12
+        return Inputs(
+            Observation(fresh(base), fresh(base), fresh(base)),
+            Proposal(fresh(base), fresh(base), fresh(2 * base), array(TASK)),
+            None if risk_value is None else Risk(fresh(base), fresh(base), fresh(2 * base), 0.1),
+            None if plan is None else Recovery(fresh(base), fresh(base), array(plan), 0.0),
+        )
+
+    state, decision = decide(State(), large(7, 0.1, PLAN), int("1000000000007"), RULES)
+    assert (decision.source, decision.alternative) == (Source.TASK, Source.RECOVERY)
+    assert choose(large(7, 0.1, PLAN), state, 10**12 + 7).reason is Reason.DUPLICATE
+    kept = keep_plan(
+        replace(state, plan=None), large(7, 0.1, PLAN).observation, large(7, 0.1, PLAN).recovery,
+        10**12 + 7, RULES,
+    )  # fmt: skip
+    assert kept == state
+    long_plan = np.zeros((400, 2), np.float32)
+    state, _ = decide(State(), large(7, 0.1, long_plan), 10**12 + 7, RULES)
+    decision = choose(large(7 + 300, None, None), state, 10**12 + 307)
+    assert decision.source is Source.TAIL
+
+
 # Limits
 
 
@@ -944,7 +971,7 @@ def test_rules_are_values():
     with pytest.raises(AttributeError):
         State().estop = True
     with pytest.raises(TypeError):
-        Rules(0.5)
+        Rules(0.25, (-1.0,), (1.0,), (0.0,), 1, 1, 1, 1, 1, 1)
 
 
 def test_the_numbers_on_the_wire_stay():
