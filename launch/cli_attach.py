@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import InputError, Json, RunName, choose, print_json
+from safetypilot.launch.cli_common import InputError, Json, RunName, choose, console, print_json
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the latch.")]
 
@@ -30,20 +30,18 @@ def nodes(run: RunName = None, json: Json = False) -> None:
     if json:
         print_json(answers)
         return
-    from rich.console import Console
-
     from safetypilot.launch.live import node_table
 
-    console = Console(highlight=False)
+    screen = console()
     if not answers:
-        console.print("nothing is running; start a graph with: safetypilot launch NAME")
+        screen.print("nothing is running; start a graph with: safetypilot launch NAME")
     for answer in answers:
-        console.print(f"{answer['run_id']}: {answer['clock']}, {answer['rate_hz']:g} Hz, "
+        screen.print(f"{answer['run_id']}: {answer['clock']}, {answer['rate_hz']:g} Hz, "
                       f"pid {answer['pid']}, {answer['run_dir']}", soft_wrap=True)  # fmt: skip
         if answer["clock"] == "lockstep":
-            console.print("  (in lockstep nodes answer their scheduler only)")
+            screen.print("  (in lockstep nodes answer their scheduler only)")
         else:
-            console.print(node_table(answer["nodes"]))
+            screen.print(node_table(answer["nodes"]))
 
 
 def _ask_nodes(run: Any) -> dict[str, Any]:
@@ -81,14 +79,13 @@ def topics(run: RunName = None, json: Json = False) -> None:
         print_json(found)
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("topic", "message", "port", "writer", "readers", box=box.SIMPLE_HEAD)
     for name, topic in found.items():
         readers = ", ".join(topic["readers"])
         table.add_row(name, topic["message"], topic["port"], topic["writer"] or "-", readers or "-")
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def swap(

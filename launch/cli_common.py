@@ -41,6 +41,13 @@ def print_json(data: Any, line: bool = False) -> None:
     sys.stdout.flush()
 
 
+def console() -> Any:
+    """Standard output for tables: as wide as the terminal; without one nothing is squeezed."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
 def print_line(text: str) -> None:
     """A line on standard output, flushed, so that a pipe sees it at once."""
     sys.stdout.write(text + "\n")

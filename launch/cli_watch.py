@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import Json, RunName, choose, print_json, print_line
+from safetypilot.launch.cli_common import Json, RunName, choose, console, print_json, print_line
 
 TopicName = Annotated[str, typer.Argument(help="A topic; see `safetypilot topics`.")]
 Count = Annotated[int | None, typer.Option("-n", "--count", min=1, help="Stop after so many.")]
@@ -76,7 +76,6 @@ def latency(
         print_json(figures)
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title="age of the observation behind it, us")
@@ -89,7 +88,7 @@ def latency(
                 "-" if row[k] is None else f"{row[k]:g}" for k in ("p50", "p99", "p999", "max")
             ]
             table.add_row(topic, f"{word} {reader}".rstrip(), str(row["n"]), *cells)
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def _sample(found: Any, sent: dict[str, Any], duration: float) -> None:

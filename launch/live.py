@@ -154,12 +154,12 @@ def node_table(rows: dict[str, dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("node")
-    table.add_column("state")
-    for name in ("rate Hz", "age p50 us", "age p99 us", "work p99 us", "RSS MB", "restarts"):
-        table.add_column(name, justify="right")
-    table.add_column("model", overflow="ellipsis", max_width=32, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("node", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("Hz", "age p50", "p99 us", "work p99", "MB", "restarts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("model", overflow="ellipsis", max_width=40, no_wrap=True)
     for name, row in rows.items():
         port: dict[str, Any] = max(
             row["inputs"].values(), key=lambda p: p.get("received", 0), default={}
