@@ -163,13 +163,18 @@ class TwinCritic(nn.Module):  # type: ignore[misc]
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """(B, O), (B, A) -> (2, B)."""
+        x = self.logits(observation, action)
+        return torch.sigmoid(x) if self.probability else x
+
+    def logits(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The outputs before squashing, (2, B)."""
         scaling = self.scaling
         x = torch.cat((scaling.observation(observation), scaling.action(action)), dim=-1)
         x = x.expand(2, *x.shape)
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
-        x = self.layers[-1](x).squeeze(-1)
-        return torch.sigmoid(x) if self.probability else x
+        output: Tensor = self.layers[-1](x).squeeze(-1)
+        return output
 
     def risk(self, observation: Tensor, action: Tensor) -> Tensor:
         """The larger of the twins, (B,): what the shield compares with eps."""

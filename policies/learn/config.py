@@ -25,7 +25,11 @@ class Config:
         tau_safe: target rate of Q_risk. The paper's; its code used 0.0002, so slow that Q_risk
             looked only a few steps ahead.
         bootstrap: whose action follows in Q_risk's target: `task` policy, or `composite`.
+        risk_loss: `cross-entropy`, or `squared` as published; see `risk.error`.
         positive_fraction: part of a risk batch that is violations; 0 samples uniformly.
+        stuck_fraction: part kept of the offline rows that start inside a violation. The published
+            maze data go on after a touch, so nine violations in ten start inside a wall, where no
+            shield ever decides, and drown those that show how one gets there.
         horizon: H of the planner, in steps.
         gamma: discount of the reward.
         tau: target rate of the task critic.
@@ -57,7 +61,9 @@ class Config:
     gamma_safe: float = 0.5
     tau_safe: float = 0.005
     bootstrap: str = "task"
+    risk_loss: str = "cross-entropy"
     positive_fraction: float = 0.3
+    stuck_fraction: float = 0.1
     risk_learning_rate: float = 3e-4
     gaussian_recovery: bool = False
 
@@ -100,7 +106,7 @@ class Config:
 
     episodes: int = 500
     steps: int = 0
-    novice_episodes: int = 5
+    novice_episodes: int = 10
     evaluate_every: int = 25
     evaluate_episodes: int = 10
     final_episodes: int = 50
@@ -127,10 +133,11 @@ class Config:
 _CHOICES = {
     "recovery": ("model-based", "model-free", "none"),
     "bootstrap": ("task", "composite"),
+    "risk_loss": ("cross-entropy", "squared"),
 }
 _MANY = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("eps", "gamma_safe", "gamma", "task_demos"), (0.0, 1.0)),
+    **dict.fromkeys(("eps", "gamma_safe", "gamma", "task_demos", "stuck_fraction"), (0.0, 1.0)),
     **dict.fromkeys(("tau", "tau_safe"), (1e-6, 1.0)),
     "positive_fraction": (0.0, 0.9),
     **dict.fromkeys(("learning_rate", "risk_learning_rate", "dynamics_learning_rate"), (0.0, 1.0)),

@@ -99,7 +99,10 @@ class RecoveryLearner:
             truncated=data.get("truncated", np.zeros(len(cost), np.bool_)),
         )
         self.fit_scale(data["observation"])
-        self.risk_replay.extend(rows)
+        kept = ~_starts_in_violation(rows) | (
+            self.rng.random(len(cost)) < self.config.stuck_fraction
+        )
+        self.risk_replay.extend(Transition(*(np.asarray(column)[kept] for column in rows)))
         if self.config.task_demos > 0:
             if "reward" not in data:
                 raise LearnError("task_demos needs rewards in the offline data; set it to 0")
@@ -332,3 +335,11 @@ class RecoveryLearner:
 
     def _replays(self) -> dict[str, Replay]:
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
+
+
+def _starts_in_violation(rows: Transition) -> Array:
+    """Rows (N,) that go on from where the row before them violated."""
+    after = np.zeros(len(rows.cost), np.bool_)
+    same = np.all(rows.next_observation[:-1] == rows.observation[1:], axis=1)
+    after[1:] = (np.asarray(rows.cost[:-1]) > 0) & same
+    return after

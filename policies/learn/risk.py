@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.networks import RecoveryActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
@@ -83,6 +84,17 @@ def bellman_target(
         return batch.cost + follows * gamma_safe * later
 
 
+def error(logits: Tensor, target: Tensor, kind: str) -> Tensor:
+    """How wrong each estimate is, (2, B), (B,) -> (2, B); both kinds are least at the mean target.
+
+    `squared` is the published one. Its gradient vanishes where the sigmoid is sure, so a place
+    once believed safe stays so whatever happens there; `cross-entropy` has no such dead zone.
+    """
+    if kind == "squared":
+        return (torch.sigmoid(logits) - target).square()
+    return F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+
+
 def update(
     risk: Risk,
     batch: RiskBatch,
@@ -93,12 +105,12 @@ def update(
 ) -> Metrics:
     """One step of Q_risk, of the recovery policy on the same states, and of the target."""
     target = bellman_target(risk, batch, next_action, config.gamma_safe)
-    values = risk.critic(batch.observation, batch.action)  # (2, B)
-    loss = (values - target).square().mean(dim=1).sum()
+    logits = risk.critic.logits(batch.observation, batch.action)  # (2, B)
+    loss = error(logits, target, config.risk_loss).mean(dim=1).sum()
     risk.critic_optimiser.zero_grad()
     loss.backward()
     risk.critic_optimiser.step()
-    metrics = {"risk/loss": loss.detach(), "risk/value": values.detach().mean()}
+    metrics = {"risk/loss": loss.detach(), "risk/value": logits.detach().sigmoid().mean()}
     if train_recovery:
         risk.critic.requires_grad_(False)
         action = risk.recovery.sample(batch.observation, generator)
