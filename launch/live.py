@@ -149,7 +149,7 @@ def share(phase: Phase) -> str:
 
 
 def node_table(rows: dict[str, dict[str, Any]]) -> Table:
-    """One row per node: state, rate, age of what it gets, memory, restarts."""
+    """One row per node: state, rate, age of what it gets (median, p99), work, memory, restarts."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -157,9 +157,9 @@ def node_table(rows: dict[str, dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("node", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("Hz", "age p50", "p99 us", "work p99", "MB", "restarts"):
+    for name in ("Hz", "age ms", "p99", "work p99", "MB", "restarts"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("model", overflow="ellipsis", max_width=40, no_wrap=True)
+    table.add_column("model", overflow="ellipsis", no_wrap=True)
     for name, row in rows.items():
         port: dict[str, Any] = max(
             row["inputs"].values(), key=lambda p: p.get("received", 0), default={}
@@ -169,12 +169,12 @@ def node_table(rows: dict[str, dict[str, Any]]) -> Table:
             name,
             Text(row["state"], style=_STATE_STYLE.get(row["state"], "")),
             cell(port.get("rate_hz")),
-            cell(age.get("p50")),
-            cell(age.get("p99")),
-            cell(row.get("handler_us", {}).get("p99")),
+            _ms(age.get("p50")),
+            _ms(age.get("p99")),
+            _ms(row.get("handler_us", {}).get("p99")),
             cell(row.get("rss_mb")),
             cell(row.get("restarts")),
-            str(row["node"].get("model") or ""),
+            str(row["node"].get("model") or "").split("@")[0],
         )
     return table
 
@@ -183,7 +183,7 @@ def cell(value: Any) -> str:
     """A number as a table shows it; a dash where there is none."""
     if value is None:
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def result_table(run: Run) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from launch_helpers import FAKE, fake_plan, launcher, processes_of, wait_until
 
-from safetypilot.launch import attach, runtime_dir
+from safetypilot.launch import attach, runtime_dir, supervisor
 from safetypilot.launch.plan import Restart, Step
 from safetypilot.launch.progress import Run
 from safetypilot.launch.report import exit_code, summarise
@@ -235,6 +235,26 @@ def test_the_second_ctrl_c_kills(tmp_path: Path, runtime_base: Path) -> None:
     finally:
         finish(process)
     assert processes_of(runtime_base) == []
+
+
+def test_a_node_that_hangs_is_said_to_and_then_killed_and_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENCE_S", 0.8)
+    monkeypatch.setattr(supervisor, "HANG_S", 1.2)
+    stopped = []
+
+    def stop_once(run: Run) -> None:
+        if run.tally.episodes == 2 and not stopped:
+            stopped.append(run.rows()["pilot"]["pid"])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    run = fly(tmp_path, stop_once, episodes=60)
+    said = [entry["text"] for entry in run.journal.entries if entry["node"] == "pilot"]
+    assert "has not reported for 0.8 s: it hangs" in said
+    assert "has hung for 1.2 s and is killed" in said
+    assert run.rows()["pilot"]["generation"] == 1
+    assert (run.failure, run.tally.episodes) == ("", 60)
 
 
 def test_two_runs_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
