@@ -1,0 +1,78 @@
+"""torch and ONNX agree, files are reproducible, and nothing half made is left behind."""
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from safetypilot.models import export, runtime
+from safetypilot.models.errors import ModelError
+
+KINDS = ("task_policy", "safety_critic", "dynamics", "recovery_policy")
+
+
+def rows(model, count, rng):
+    lead = (model.members, count) if model.members else (count,)
+    widths = {"observation": 3, "action": 2, "noise": 3}
+    return {
+        name: rng.standard_normal((*lead, widths[name])).astype(np.float32)
+        for name in model.input_shapes
+    }
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("count", [1, 7, 300])
+def test_onnx_agrees_with_torch(name, count, files, torch_networks):
+    model = runtime.load(files[name])
+    inputs = rows(model, count, np.random.default_rng(count))
+    network = torch_networks[name]
+    call = network.risk if name == "safety_critic" else network
+    with torch.no_grad():
+        wanted = call(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+    (got,) = model.run(**inputs).values()
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_same_weights_give_the_same_bytes(name, files, torch_networks, contract, tmp_path):
+    again = export.export(torch_networks[name], tmp_path / "again.onnx", contract)
+    assert again.path.read_bytes() == files[name].read_bytes()
+
+
+def test_contract_survives_and_hash_is_of_the_bare_graph(files, contract):
+    model = runtime.load(files["safety_critic"])
+    assert model.contract.kind == "safety_critic"
+    assert model.contract.observation_names == contract.observation_names
+    assert model.contract.run == {"seed": 0}
+    assert len(model.contract.golden["inputs"]["observation"]) == 4
+    data = files["safety_critic"].read_bytes()
+    assert model.version == f"test@{hashlib.sha256(data).hexdigest()[:12]}"
+    bare = onnx.load_from_string(data)
+    del bare.metadata_props[:]
+    digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+    assert model.contract.graph_sha256 == digest
+
+
+def test_diverged_weights_leave_the_old_file(files, torch_networks, contract, tmp_path):
+    path = tmp_path / "policy.onnx"
+    path.write_bytes(files["task_policy"].read_bytes())
+    network = torch_networks["task_policy"]
+    bias = network.network[0].bias
+    saved = bias[0].item()
+    with torch.no_grad():
+        bias[0] = float("nan")
+    try:
+        with pytest.raises(ModelError, match=r"network\.0\.bias is not finite"):
+            export.export(network, path, contract)
+    finally:
+        with torch.no_grad():
+            bias[0] = saved
+    assert path.read_bytes() == files["task_policy"].read_bytes()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.onnx"]
+
+
+def test_a_network_without_a_graph_is_refused(contract, tmp_path):
+    with pytest.raises(ModelError, match="no ONNX graph for a Linear"):
+        export.export(torch.nn.Linear(3, 2), tmp_path / "x.onnx", contract)
