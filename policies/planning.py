@@ -113,18 +113,19 @@ class PlanResult(NamedTuple):
 
 
 class Pace:
-    """How long a thing takes that is done over and over: the upper quartile of the last 16 times.
+    """How long a thing takes that is done over and over, going by the last 16 times.
 
-    So one hiccup of the machine changes nothing, and a slower machine is known after four times.
+    By their upper quartile, so that one hiccup of the machine changes nothing, and a slower machine
+    is known after four times; or by their median, for what must not be missed lightly.
     """
 
     def __init__(self) -> None:
         """Expect no time at all, until something was measured."""
         self._recent: deque[int] = deque(maxlen=16)
 
-    def expected_ns(self) -> int:
-        """What it will take."""
-        return sorted(self._recent)[3 * len(self._recent) // 4] if self._recent else 0
+    def expected_ns(self, quarters: int = 3) -> int:
+        """What it will take in so many quarters of all cases."""
+        return sorted(self._recent)[quarters * len(self._recent) // 4] if self._recent else 0
 
     def add(self, took_ns: int) -> None:
         """Measured once more."""
@@ -219,7 +220,8 @@ def plan(
     best, best_cost, done = mean.copy(), math.inf, 0
     for iteration in range(config.max_iterations):
         began = now()
-        if deadline_ns is not None and began + state.pace.expected_ns() > deadline_ns:
+        expected = state.pace.expected_ns(3 if done else 2)  # the first is worth a risk
+        if deadline_ns is not None and began + expected > deadline_ns:
             break
         plans = _sample(state, config, rng, std, iteration, guesses)
         costs = np.asarray(cost(plans.transpose(1, 0, 2)), np.float64)  # (N,)
