@@ -28,7 +28,8 @@ class RecoveryPlannerConfig:
         dynamics: an ONNX file of kind dynamics, or an MJCF file (.xml): the true model, for plants
             whose observation is all of qpos at rest.
         step_s, timestep_s: with an MJCF file: seconds per step, physics step (0: its own).
-        budget_ms: from the observation's stamp to the plan; iterations stop before it.
+        budget_ms: from the observation's stamp to the plan; iterations stop before it. 0 is half
+            the control period.
         horizon, population, elites, iterations, method: see policies/planning.py.
         particles: trajectories per candidate, divided over the ensemble.
         warm_start: start from the shifted previous plan.
@@ -37,7 +38,7 @@ class RecoveryPlannerConfig:
 
     critic: str
     dynamics: str
-    budget_ms: float = 9.0
+    budget_ms: float = 0.0
     step_s: float = 1.0
     timestep_s: float = 0.0
     method: str = "icem"
@@ -151,7 +152,8 @@ class RecoveryPlanner(Node):
             self._episode = observation.episode
             self._planner.reset()
         clock = self.context.clock.now_ns
-        deadline_ns = observation.stamp_ns + int(self.config.budget_ms * 1e6)
+        budget_ns = int(self.config.budget_ms * 1e6) or self.context.period_ns // 2
+        deadline_ns = observation.stamp_ns + budget_ns
         plan = self._planner.plan(observation.values, observation.seq, clock, deadline_ns)
         done_ns = clock()
         self._planning.add(done_ns - now_ns)
