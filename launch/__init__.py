@@ -1,1 +1,1 @@
-"""Launch files, the graph, the supervisor and the command line: the only folder that knows who exists."""
+"""Launch files, the graph, the supervisor and the command line: the only place that knows all."""
