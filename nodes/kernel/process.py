@@ -16,6 +16,7 @@ from safetypilot.nodes.kernel.node import Node, Spec
 from safetypilot.nodes.kernel.realtime import RealtimeExecutor
 
 EXIT_UNUSABLE = 3  # the node can never work with what it was given: restarting is no use
+_AUTOGROUP = Path("/proc/self/autogroup")
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 
 
@@ -53,7 +54,8 @@ def _tie_to_parent(spec: Spec) -> None:
     """Asks the kernel for SIGTERM when the supervisor dies, and names the process."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, f"sp:{spec.name}"[:15].encode(), 0, 0, 0)
+    libc.prctl(_AUTOGROUP = Path("/proc/self/autogroup")
+_PR_SET_NAME, f"sp:{spec.name}"[:15].encode(), 0, 0, 0)
     if spec.supervisor_pid and os.getppid() != spec.supervisor_pid:
         sys.exit(0)  # it died before the request above
 
@@ -71,5 +73,9 @@ def _take_priority(spec: Spec) -> None:
     if spec.nice:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
-        except PermissionError:
+            # Each session is a scheduling group of its own, within which alone nice counts; the
+            # group has a niceness too (sched(7), autogroup).
+            if _AUTOGROUP.exists():
+                _AUTOGROUP.write_text(str(spec.nice))
+        except OSError:
             sys.stderr.write(f"{spec.name}: may not take nice {spec.nice}; running without\n")
