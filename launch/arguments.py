@@ -150,22 +150,31 @@ class _Resolver:
             raw, home = spec.aliases[alias], self.document.at(place)
         else:
             home = mark
-        typed = _convert(spec.kind, raw, home)
+        kind = self._kind(spec)
+        typed = _convert(kind, raw, home)
         message, mend = self._refusal(spec, typed, raw, mark)
         if message:
             self._complain(mark, f"argument {name!r} {message}", mend)
             return None
         hint = did_you_mean(alias, spec.aliases, what="or one of") if spec.aliases else ""
-        return Value(typed, mark, name, spec.kind == "file", "" if alias in spec.aliases else hint)
+        return Value(typed, mark, name, kind == "file", "" if alias in spec.aliases else hint)
+
+    def _kind(self, spec: Argument, depth: int = 0) -> str:
+        """The argument's type; with `default: ${other}` the other's."""
+        other = re.fullmatch(SUBSTITUTION, str(spec.default))
+        if other and other[1] in self.specs and not (spec.type or spec.aliases or depth > 20):
+            return self._kind(self.specs[other[1]], depth + 1)
+        return spec.kind
 
     def _refusal(self, spec: Argument, typed: object, raw: object, mark: Mark) -> tuple[str, str]:
         """Why a value cannot be taken, and the mend; empty if it can."""
         got = f", got {show(scalar(str(raw)))}"
+        kind = self._kind(spec)
         if typed is None:
             wanted = {"bool": "on or off", "int": "a whole number", "float": "a number"}
-            return f"should be {wanted.get(spec.kind, 'text')}{got}", ""
+            return f"should be {wanted.get(kind, 'text')}{got}", ""
         if spec.choices is not None:
-            if typed not in [_convert(spec.kind, choice, mark) for choice in spec.choices]:
+            if typed not in [_convert(kind, choice, mark) for choice in spec.choices]:
                 words = [str(_word(choice)) for choice in spec.choices]
                 return f"cannot be {show(raw)}", did_you_mean(str(raw), words, what="one of")
         if isinstance(typed, int | float):

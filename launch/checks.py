@@ -37,7 +37,7 @@ def connect(check: Check) -> tuple[TopicSpec, ...]:
         for port in node.inputs:
             if port.topic in writers:
                 readers[port.topic].append(node.name)
-            elif not port.optional:
+            elif not port.optional and port.name in TOPICS:
                 _unwritten(check, node, port, writers)
     for topic in check.file.topics:
         known = [*dict.fromkeys([*writers, *TOPICS])]

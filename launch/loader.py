@@ -73,12 +73,10 @@ class Document:
 
     def at(self, place: Iterable[str | int], *, key: bool = False) -> Mark:
         """The mark of the value (or the key) at `place`, else of what encloses it."""
-        path = tuple(place)
-        if key and path in self.keys:
-            return self.keys[path]
-        while path and path not in self.marks:
+        path, marks = tuple(place), self.keys if key else self.marks
+        while path and path not in marks:
             path = path[:-1]
-        return self.marks.get(path, self.mark)
+        return marks.get(path, self.mark)
 
 
 def shorten(file: str) -> str:
@@ -98,14 +96,19 @@ def did_you_mean(word: str, known: Iterable[str], *, what: str = "known") -> str
     return f"{what}: {', '.join(names)}" if names else ""
 
 
+def dotted(place: Place) -> str:
+    """The place as people write it: nodes.arbiter.config.eps, script[0].swap."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.lstrip(".") or "the launch file"
+
+
 def show(value: object) -> str:
     """The value as it could stand in the file, cut to a readable length."""
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+_TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"|~|null|Null|NULL")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+")
@@ -166,8 +169,10 @@ def parse(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
-        parts = [part for part in (error.problem, error.context) if part]
-        raise LaunchFileError([Problem(mark, f"not YAML: {', '.join(parts)}")]) from None
+        parts = [part for part in (error.context, error.problem) if part]
+        braces = "'{'" in str(error.problem) and "${" in text
+        mend = 'between { and } write it in quotes: "${name}"' if braces else ""
+        raise LaunchFileError([Problem(mark, f"not YAML: {', '.join(parts)}", mend)]) from None
     except yaml.YAMLError as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         reason = getattr(error, "reason", "") or "unreadable"
@@ -212,6 +217,9 @@ class _Reader:
                     Problem(self.mark(node), "too large or too deep for a launch file"),
                 ]
             )
+        if node.tag.startswith("!") or "python" in node.tag:
+            tag = node.tag.replace(_TAG, "!!")
+            self.complain(node, f"tag {tag!r} is not allowed", "write the plain value")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
@@ -222,8 +230,6 @@ class _Reader:
         text: str = node.value
         if node.style in ("'", '"', "|", ">"):
             return text
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            self.complain(node, f"tag {node.tag!r} is not allowed", "write the plain value")
         return scalar(text)
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, object]:
@@ -237,9 +243,9 @@ class _Reader:
                 self.complain(key, "YAML merge keys are not supported", "use include:")
             elif name in values:
                 first = self.keys[*place, name]
-                self.complain(
-                    key, f"duplicate key {show(name)}", f"it is also on line {first.line}"
-                )
+                where = f" in {dotted(place)}" if place else ""
+                mend = f"it is also on line {first.line}"
+                self.complain(key, f"duplicate key {show(name)}{where}", mend)
             else:
                 self.keys[*place, name] = self.mark(key)
                 values[name] = self.build(child, (*place, name))

@@ -97,7 +97,9 @@ def _adapter(config: type[Any]) -> pydantic.TypeAdapter[Any]:
     checked = type(config.__name__, (config,), {"__module__": config.__module__})
     wrap = pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
     try:
-        return pydantic.TypeAdapter(wrap(checked))
+        adapter = pydantic.TypeAdapter(wrap(checked))
+        adapter.rebuild(raise_errors=True)
+        return adapter
     except (pydantic.PydanticUserError, NameError, TypeError) as error:
         text = str(error).splitlines()[0]
         raise RegistryError(f"{config.__module__}.{config.__qualname__}: {text}") from None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from safetypilot.launch.loader import Document, Place, Problem, did_you_mean, show
+from safetypilot.launch.loader import Document, Place, Problem, did_you_mean, dotted, show
 
 Schema = Mapping[str, Any]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -65,7 +65,8 @@ def from_pydantic(
             problem = Problem(document.at(place, key=True), message, did_you_mean(name, known))
         elif kind in _MISSING:
             message = f"missing key {show(place[-1])}{_where(place[:-1])}"
-            problem = Problem(document.at(place[:-1], key=True), message)
+            in_mapping = bool(place[:-1]) and isinstance(place[-2], str)
+            problem = Problem(document.at(place[:-1], key=in_mapping), message)
         elif place[-1:] == ("[key]",):
             mend = "use letters, digits and underscores, beginning with a letter"
             message = f"{show(place[-2])} is not a name{_where(place[:-2])}"
@@ -90,12 +91,6 @@ def _value(kind: str, place: Place, value: object, item: Mapping[str, Any]) -> t
     if isinstance(value, dict | list) and kind == "value_error":
         return f"{name} {text}", ""
     return f"{name} {text}, got {show(value)}", mend
-
-
-def dotted(place: Place) -> str:
-    """The place as people write it: nodes.arbiter.config.eps, script[0].swap."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.lstrip(".") or "the launch file"
 
 
 def _where(place: Place) -> str:
