@@ -54,8 +54,7 @@ def _tie_to_parent(spec: Spec) -> None:
     """Asks the kernel for SIGTERM when the supervisor dies, and names the process."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    libc.prctl(_AUTOGROUP = Path("/proc/self/autogroup")
-_PR_SET_NAME, f"sp:{spec.name}"[:15].encode(), 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"sp:{spec.name}"[:15].encode(), 0, 0, 0)
     if spec.supervisor_pid and os.getppid() != spec.supervisor_pid:
         sys.exit(0)  # it died before the request above
 
