@@ -417,7 +417,6 @@ def _failsafe(
         plan=state.plan if stop is _OK else None,  # a tail bridges a lost input, never a stop
         source=Source.FAILSAFE,
         action=rules.failsafe32.tobytes(),
-        ramping=False,
     )
     # Without a clock the command expires at once, and the plant takes its own failsafe.
     valid_until_ns = now_ns + rules.command_validity_ns if timed else 0

@@ -221,6 +221,8 @@ REFUSED = [
     (proposal(action=array([1.001, 0])), Reason.PROPOSAL_OUT_OF_LIMITS),
     (proposal(action=array([0, -2.001])), Reason.PROPOSAL_OUT_OF_LIMITS),
     (proposal(action=array([3.4e38, 0])), Reason.PROPOSAL_OUT_OF_LIMITS),
+    (proposal(action=array([5, 5])), Reason.PROPOSAL_OUT_OF_LIMITS),
+    (proposal(action=array([-5, -5])), Reason.PROPOSAL_OUT_OF_LIMITS),
     (FINE._replace(risk=None), Reason.RISK_MISSING),
     (FINE._replace(risk=tuple(FINE.risk)), Reason.RISK_INVALID),
     *((risk(seq=bad), Reason.RISK_INVALID) for bad in BAD_NUMBERS),
@@ -342,6 +344,12 @@ def test_the_tail_plays_the_row_of_its_step(seq, row):
     assert decision.valid_until_ns == NOW + 200
 
 
+def test_the_tail_counts_from_its_plan():
+    assert values(tail_of(1, 3)) == list(PLAN[2])
+    assert values(tail_of(1, 2)) == list(PLAN[1])
+    assert values(tail_of(0, 2)) == list(PLAN[2])
+
+
 def test_the_tail_ends_with_its_plan():
     assert tail_of(6, 9).tail_reason is Reason.TAIL_ENDED
     assert tail_of(6, 10**30).tail_reason is Reason.TAIL_ENDED
@@ -354,6 +362,7 @@ def test_the_tail_ends_with_its_plan():
         (0, 7, Source.FAILSAFE),
         (1, 7, Source.TAIL),
         (1, 8, Source.FAILSAFE),
+        (2, 7, Source.TAIL),
         (2, 8, Source.TAIL),
         (9, 9, Source.FAILSAFE),
     ],
@@ -639,6 +648,33 @@ def test_rounding_beyond_the_limits_is_clipped_and_more_is_refused():
             assert decision.reason is Reason.PROPOSAL_OUT_OF_LIMITS
 
 
+def test_overshoot_of_exactly_the_tolerance_is_still_rounding():
+    for action in ([1 + 2**-9, 0], [0, 2 + 2**-8], [-1 - 2**-9, 0]):
+        decision = choose(make_inputs(7, task=action), limit_tolerance=2**-10)
+        assert decision.source is Source.TASK
+        beyond = np.nextafter(array(action), np.float32(9) * np.sign(array(action)))
+        decision = choose(make_inputs(7, task=beyond), limit_tolerance=2**-10)
+        assert decision.reason is Reason.PROPOSAL_OUT_OF_LIMITS
+
+
+def test_limits_stay_at_the_nearest_float32_inside():
+    low, high = (-0.9, 0.1, -0.3, 0.1), (-0.3, 0.7, -0.1, 0.2)
+    rules = make_rules(action_low=low, action_high=high, failsafe=low)
+    for held, exact, outward in ((rules.low32, low, -9), (rules.high32, high, 9)):
+        inside = held.astype(float) >= exact if outward < 0 else held.astype(float) <= exact
+        assert inside.all()
+        next_out = np.nextafter(held, np.float32(outward)).astype(float)
+        still_inside = next_out >= exact if outward < 0 else next_out <= exact
+        assert not still_inside.any()
+
+
+def test_many_dimensions():
+    many = make_rules(action_low=[-1] * 300, action_high=[1] * 300, failsafe=[0] * 300)
+    assert many.failsafe32.shape == (300,)
+    inputs = make_inputs(7, task=[0.5] * 300, plan=[[0.5] * 300])
+    assert decide(State(), inputs, NOW, many)[1].source is Source.TASK
+
+
 def test_limits_that_float32_cannot_hold_are_rounded_inward():
     rules = make_rules(action_low=(0.1, -0.3), action_high=(0.7, 0.2), failsafe=(0.1, 0.2))
     outermost = [array(rules.action_low), array(rules.action_high)]
@@ -681,7 +717,9 @@ def test_the_command_shares_no_memory_with_anything():
 def test_arrays_that_are_read_only_or_strided_are_fine():
     wide = np.zeros((3, 4), np.float32)
     wide[:, ::2] = PLAN
-    task = np.frombuffer(array(TASK).tobytes(), np.float32)
+    named = np.dtype(np.float32, metadata={"unit": "N"})  # equal, and another object
+    task = np.frombuffer(array(TASK).tobytes(), named)
+    assert task.dtype is not array(TASK).dtype
     inputs = make_inputs(7)
     inputs = inputs._replace(
         proposal=inputs.proposal._replace(action=task),
@@ -843,6 +881,12 @@ def test_max_step_ramps_after_a_switch_and_not_otherwise():
     assert ramp([task, high], max_step=(0.5, 0.125))[0][1] == [-0.5, 0.875]
     assert ramp([task, high], max_step=2)[0][1] == [0.5, 0.5]
     assert ramp([task, high], max_step=None) == ([[-1.0, 1.0], [0.5, 0.5]], [False, False])
+    for risk_value, action in ((0.9, 1.0), (0.9, -1.0)):  # both dimensions up, both down
+        rules = make_rules(max_step=0.25)
+        state, _ = decide(State(), make_inputs(1, task=(action, action)), NOW, rules)
+        _, decision = decide(state, make_inputs(2, risk_value), NOW, rules)
+        assert values(decision) == [0.75 * action, 0.75 * action]
+        assert decision.limited is True
     # A ramp that has ended stays ended, until the next switch.
     actions, limited = ramp([high, (0.1, 0.5), (0.1, 1.0), (0.1, -1.0)], max_step=2.0)
     assert limited == [False] * 4
