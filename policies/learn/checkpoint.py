@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from safetypilot.policies.learn.errors import LearnError
+from safetypilot.policies.learn.replay import Replay
 
 FORMAT = 1
 
@@ -48,6 +50,43 @@ def load(path: Path | str) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise LearnError(f"{path} is not a checkpoint of format {FORMAT}; start afresh")
     return dict(state)
+
+
+def collect(
+    networks: Mapping[str, Any], optimisers: Mapping[str, Any], replays: Mapping[str, Replay]
+) -> dict[str, Any]:
+    """Everything named, as tensors and plain values."""
+    return {
+        "networks": {name: network.state_dict() for name, network in networks.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
+        "replays": {
+            name: {key: torch.from_numpy(array) for key, array in replay.state().items()}
+            for name, replay in replays.items()
+        },
+    }
+
+
+def put_back(
+    state: Mapping[str, Any],
+    networks: Mapping[str, Any],
+    optimisers: Mapping[str, Any],
+    replays: Mapping[str, Replay],
+) -> None:
+    """Undo `collect`.
+
+    Raises:
+        LearnError: the saved networks have other sizes.
+    """
+    try:
+        for name, network in networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimiser in optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LearnError(f"the checkpoint is of another learner: {reason}") from None
+    for name, replay in replays.items():
+        replay.restore({key: saved.numpy() for key, saved in state["replays"][name].items()})
 
 
 def rng_state(rng: np.random.Generator) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from safetypilot.models import export as exporting
 from safetypilot.models.contract import Contract, Expected
 from safetypilot.models.networks import DynamicsEnsemble, Sizes
-from safetypilot.policies.learn import checkpoint, dynamics, risk, sac
+from safetypilot.policies.learn import checkpoint, dynamics, offline, risk, sac
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.replay import Array, Replay, Transition
@@ -82,33 +82,17 @@ class RecoveryLearner:
             data: arrays of N rows: observation, action, cost, next_observation; for the task
                 policy also reward; terminated and truncated, else a cost is what terminates.
         """
-        missing = {"observation", "action", "cost", "next_observation"} - set(data)
-        if missing:
-            raise LearnError(f"offline data lacks {', '.join(sorted(missing))}")
-        cost = np.asarray(data["cost"], np.float32)
-        if not len(cost):
-            raise LearnError("offline data has no rows")
-        rows = Transition(
-            observation=data["observation"],
-            proposed=data["action"],
-            executed=data["action"],
-            reward=data.get("reward", np.zeros_like(cost)),
-            cost=cost,
-            next_observation=data["next_observation"],
-            terminated=data.get("terminated", cost > 0),
-            truncated=data.get("truncated", np.zeros(len(cost), np.bool_)),
-        )
-        self.fit_scale(data["observation"])
-        kept = ~_starts_in_violation(rows) | (
-            self.rng.random(len(cost)) < self.config.stuck_fraction
-        )
-        self.risk_replay.extend(Transition(*(np.asarray(column)[kept] for column in rows)))
+        rows = offline.rows(data)
+        self.fit_scale(rows.observation)
+        kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
+        kept |= ~offline.starts_in_violation(rows)
+        self.risk_replay.extend(offline.choose(rows, kept))
         if self.config.task_demos > 0:
             if "reward" not in data:
                 raise LearnError("task_demos needs rewards in the offline data; set it to 0")
             # A violation ends the episode, and with it the negative rewards: learning from that
             # teaches the task policy to seek the walls.
-            self.demos.extend(Transition(*(np.asarray(column)[cost == 0] for column in rows)))
+            self.demos.extend(offline.choose(rows, rows.cost == 0))
 
     def fit_scale(self, observations: Array) -> None:
         """Scale observations by the statistics of these, (N, O), in every network."""
@@ -269,32 +253,20 @@ class RecoveryLearner:
     def state(self) -> dict[str, Any]:
         """Everything that the next update depends on, as tensors and plain values."""
         return {
-            "networks": {name: net.state_dict() for name, net in self._networks().items()},
-            "optimisers": {name: o.state_dict() for name, o in self._optimisers().items()},
+            **checkpoint.collect(self._networks(), self._optimisers(), self._replays()),
             "log_alpha": self.sac.log_alpha.detach().clone(),
-            "replay": {
-                name: {key: torch.from_numpy(array) for key, array in replay.state().items()}
-                for name, replay in self._replays().items()
-            },
             "rng": checkpoint.rng_state(self.rng),
             "generator": self.generator.get_state(),
             "updates": self.updates,
             "dynamics_fitted": self.dynamics_fitted,
             "scaled": self.scaled,
-            "config": self.config.to_dict(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue bit for bit from `state`."""
-        for name, network in self._networks().items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimiser in self._optimisers().items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        checkpoint.put_back(state, self._networks(), self._optimisers(), self._replays())
         with torch.no_grad():
             self.sac.log_alpha.copy_(state["log_alpha"])
-        for name, replay in self._replays().items():
-            saved = state["replay"][name]
-            replay.restore({key: tensor.numpy() for key, tensor in saved.items()})
         checkpoint.restore_rng(self.rng, state["rng"])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
@@ -335,11 +307,3 @@ class RecoveryLearner:
 
     def _replays(self) -> dict[str, Replay]:
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
-
-
-def _starts_in_violation(rows: Transition) -> Array:
-    """Rows (N,) that go on from where the row before them violated."""
-    after = np.zeros(len(rows.cost), np.bool_)
-    same = np.all(rows.next_observation[:-1] == rows.observation[1:], axis=1)
-    after[1:] = (np.asarray(rows.cost[:-1]) > 0) & same
-    return after
