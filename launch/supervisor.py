@@ -123,9 +123,10 @@ class Supervisor:
         self._follow_script()
         self._show(self.progress)
 
-    def _listen(self, timeout_s: float) -> None:
+    def _listen(self, timeout_s: float) -> bool:
+        """Takes in what has come, after waiting for something; False if nothing did."""
         if self._inbox is None:
-            return
+            return False
         reports, frames = self._inbox.receive(timeout_s)
         for node, kind, data in reports:
             member = self.members.get(node)
@@ -144,6 +145,7 @@ class Supervisor:
                     self.progress.tally.add(self._decode(frame))
             except WireError as error:
                 self._say("supervisor", f"an episode report was refused: {error}", "error")
+        return bool(reports or frames)
 
     def _on_ready(self, member: Member) -> None:
         if self._all_ready:
@@ -265,7 +267,9 @@ class Supervisor:
 
     def _collect(self, group: list[Member]) -> None:
         """Takes in the last words of processes that have ended in good order."""
-        self._listen(0.0)
+        for _ in range(20):  # what they sent last may still be on its way
+            if not self._listen(0.03):
+                break
         for member in group:
             self.progress.lost[member.name] = member.lost()
 
