@@ -146,7 +146,9 @@ class _Loading:
             kind = registry.node_type(node.type)
             config = self.config(name, node, kind)
         except registry.RegistryError as error:
-            mend = error.mend or did_you_mean(node.type, registry.TYPES, what="types")
+            mend = error.mend
+            if not mend and node.type not in registry.TYPES:
+                mend = did_you_mean(node.type, registry.TYPES, what="types")
             self.complain(mark, str(error), mend)
             return None
         own = dict.fromkeys([port.topic for port in kind.inputs] + list(kind.outputs))

@@ -111,9 +111,7 @@ def test_the_smallest_launch_file() -> None:
     ],
 )  # fmt: skip
 def test_values_that_are_wrong(change: tuple[str, str], wanted: str) -> None:
-    found = problems(BASE.replace(*change))
-    assert found.startswith(wanted)
-    assert wanted[-1] in " :e" or wanted.count("\n") == found.count("\n")
+    assert problems(BASE.replace(*change)).startswith(wanted)
 
 
 @pytest.mark.parametrize(
