@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from safetypilot.envs import registry
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
@@ -76,6 +77,7 @@ class Learner(Node):
             ) from None
         torch.set_num_threads(1)
         try:
+            registry.resolve(self.config.env)
             chosen = settings.with_settings(
                 settings.preset(self.config.env),
                 dict(item.split("=", 1) for item in self.config.settings),
