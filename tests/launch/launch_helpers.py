@@ -45,7 +45,7 @@ def processes_of(runtime: Path) -> list[psutil.Process]:
     return [process for process in found if process.pid != os.getpid()]
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """The condition's value once it is true; fails the test if that takes too long."""
     end = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -180,7 +180,7 @@ def test_attaching_to_a_running_graph(tmp_path: Path) -> None:
         stops_and_releases(run)
     finally:
         process.terminate()
-        output = process.communicate(timeout=10)[0].decode()
+        output = process.communicate(timeout=30)[0].decode()
     assert process.returncode == 143
     assert "Traceback" not in output
     assert "promoted" in output

@@ -202,7 +202,7 @@ def alive(pid: int) -> bool:
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     process.kill() if process.poll() is None else None
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     return out.decode(), err.decode()
 
 
@@ -215,7 +215,7 @@ def test_ctrl_c_stops_cleanly_with_a_summary(
         flying(runtime_base)
         time.sleep(0.3)
         process.send_signal(number)
-        assert process.wait(5) == code
+        assert process.wait(30) == code
     finally:
         out, err = finish(process)
     assert "Traceback" not in out + err
@@ -234,7 +234,7 @@ def test_the_second_ctrl_c_kills(tmp_path: Path, runtime_base: Path) -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         wait_until(lambda: processes_of(runtime_base) == [], timeout_s=1.5)  # asked, it takes two
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
     finally:
         finish(process)
     assert processes_of(runtime_base) == []
