@@ -43,6 +43,7 @@ class Maze(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}
+    dt = 1.0  # s simulated per step
 
     def __init__(self, render_mode: str | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):

@@ -92,6 +92,18 @@ class ModelSlot:
         """Outcome of the last swap: state is none, staging, staged, promoted or refused."""
         return {"live": self.version, **self._state}
 
+    def answer(self, request: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What a node with this slot answers to a person: swap and swap_status."""
+        if request == "swap":
+            return self.request_swap(str(arguments.get("path", "")))
+        if request == "swap_status":
+            return self.swap_status()
+        raise RequestRefused(f"{self._context.name} knows swap and swap_status, not {request!r}")
+
+    def status(self) -> dict[str, Any]:
+        """For the node's own status."""
+        return {"model": self.version, "swap": self.swap_status(), "history": self._history}
+
     def promote(self, now_ns: int) -> None:
         """Called by the node between two steps: puts a staged model to work, if there is one."""
         if self._staged is None:
@@ -107,10 +119,6 @@ class ModelSlot:
             previous=previous,
             path=str(model.path),
         )
-
-    def history(self) -> list[dict[str, Any]]:
-        """Versions that have been live, oldest first."""
-        return list(self._history)
 
     def _build(self, path: str) -> tuple[Model, Any]:
         model = stage(Path(path), self._kind, self._context.interface, self._budget_s)

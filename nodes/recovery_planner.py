@@ -182,11 +182,7 @@ class RecoveryPlanner(Node):
         kind = str(arguments.get("kind", "safety_critic"))
         if kind not in self._slots:
             raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(_KINDS)}")
-        if request == "swap":
-            return self._slots[kind].request_swap(str(arguments.get("path", "")))
-        if request == "swap_status":
-            return self._slots[kind].swap_status()
-        raise RequestRefused(f"the planner knows swap and swap_status, not {request!r}")
+        return self._slots[kind].answer(request, arguments)
 
     def status(self) -> dict[str, Any]:
         plans = self._in_time

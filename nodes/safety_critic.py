@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from safetypilot.nodes.kernel import messages
-from safetypilot.nodes.kernel.errors import RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.nodes.model_slot import ModelSlot
@@ -95,19 +94,10 @@ class SafetyCritic(Node):
         )
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
-        if request == "swap":
-            return self._slot.request_swap(str(arguments.get("path", "")))
-        if request == "swap_status":
-            return self._slot.swap_status()
-        raise RequestRefused(f"the safety critic knows swap and swap_status, not {request!r}")
+        return self._slot.answer(request, arguments)
 
     def status(self) -> dict[str, Any]:
-        return {
-            "model": self._slot.version,
-            "swap": self._slot.swap_status(),
-            "history": self._slot.history(),
-            "unmatched": self._unmatched,
-        }
+        return {**self._slot.status(), "unmatched": self._unmatched}
 
 
 if __name__ == "__main__":

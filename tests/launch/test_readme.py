@@ -1,0 +1,86 @@
+"""Every command of the README works as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from safetypilot.launch import runtime_dir
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = [
+    [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+]
+SAFETYPILOT = [sys.executable, "-P", "-m", "safetypilot.launch.cli"]
+ATTACHED = [command for block in BLOCKS for command in block if command.split()[1] in (
+    "nodes", "topics", "echo", "hz", "latency", "swap", "estop", "reset")]  # fmt: skip
+ALONE = [command for block in BLOCKS for command in block if command not in ATTACHED]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command, comments=True)
+    assert words[0] == "safetypilot", command
+    return subprocess.run(
+        [*SAFETYPILOT, *words[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def test_the_readme_shows_every_verb() -> None:
+    shown = {command.split()[1] for command in ALONE + ATTACHED}
+    help_text = run("safetypilot --help", ROOT).stdout
+    verbs = set(re.findall(r"^  (\w+)  ", help_text, re.M))
+    assert verbs and verbs <= shown
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
+    if " train " in command or "learner=on" in command:
+        pytest.importorskip("torch")
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def flying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("flying")
+    with open(folder / "log", "w") as log:
+        command = "launch maze rate=25 --duration 90 --out"
+        process = subprocess.Popen(
+            [*SAFETYPILOT, *command.split(), str(folder / "run")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    while "flies as" not in (folder / "log").read_text():
+        assert process.poll() is None, (folder / "log").read_text()
+    yield folder
+    process.terminate()
+    process.wait(20)
+
+
+def test_the_commands_for_a_running_graph_work_while_it_runs(flying: Path) -> None:
+    assert len(runtime_dir.running()) == 1
+    for command in ATTACHED:
+        done = run(command, flying)
+        assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
+
+
+def test_make_knows_the_readmes_targets() -> None:
+    for target in re.findall(r"^make (\w+)", README, re.M):
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
