@@ -35,7 +35,7 @@ class RecoveryLearner:
     Attributes:
         task_replay: transitions met online, for the task policy.
         risk_replay: offline and online transitions, for Q_risk and the dynamics.
-        demos: offline transitions that violated nothing, for the task policy.
+        demos: offline transitions, for the task policy; here a violation does not terminate.
         updates: gradient rounds so far.
     """
 
@@ -90,9 +90,11 @@ class RecoveryLearner:
         if self.config.task_demos > 0:
             if "reward" not in data:
                 raise LearnError("task_demos needs rewards in the offline data; set it to 0")
-            # A violation ends the episode, and with it the negative rewards: learning from that
-            # teaches the task policy to seek the walls.
-            self.demos.extend(offline.choose(rows, rows.cost == 0))
+            # A violation that ended the episode would also end its negative rewards, and so look
+            # attractive; leaving those rows out lets the critic dream of what lies behind a wall.
+            # The recording went on instead, stuck, and that is what the task policy learns from.
+            ends = rows.terminated & (rows.cost == 0)
+            self.demos.extend(rows._replace(terminated=ends))
 
     def fit_scale(self, observations: Array) -> None:
         """Scale observations by the statistics of these, (N, O), in every network."""

@@ -174,12 +174,14 @@ def test_without_offline_data_and_with_every_option(tmp_path):
     assert tiny(tmp_path, 3, settings=settings)["episodes"] == 3
 
 
-def test_demonstrations_reach_the_task_policy_without_their_violations():
+def test_demonstrations_reach_the_task_policy_and_a_violation_is_no_way_out():
     config = Config(task_demos=0.5, batch=8, hidden=8, layers=1)
     learner = RecoveryLearner(config, SimpleNamespace(**DESCRIPTION))
     data = offline("ledge", 200, 0)
+    assert data["cost"].sum() > 0
     learner.load_offline(data)
-    assert learner.demos.size == int((data["cost"] == 0).sum())
+    assert learner.demos.size == 200
+    assert not learner.demos.rows().terminated.any()
     assert "task/critic_loss" in learner.finite(learner.update_task())
 
 
