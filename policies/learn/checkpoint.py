@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,11 @@ def load(path: Path | str) -> dict[str, Any]:
         LearnError: no such file, not a checkpoint, or of another format.
     """
     path = Path(path)
+    if not path.exists():
+        raise LearnError(f"{path} does not exist; give a checkpoint to resume from")
     try:
         state: Any = torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise LearnError(f"{path} does not exist; give a checkpoint to resume from") from None
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 - torch and its unpickler share no base class
         reason = str(error).partition("\n")[0]
         raise LearnError(f"{path} is not a checkpoint: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:

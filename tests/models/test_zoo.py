@@ -1,0 +1,73 @@
+"""The models that ship: what they say, and that retraining comes out alike."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from safetypilot.envs import registry
+from safetypilot.models import runtime
+from safetypilot.models.contract import Contract
+
+ZOO = Path(runtime.__file__).parent / "zoo"
+KINDS = {
+    "trained.onnx": "task_policy",
+    "novice.onnx": "task_policy",
+    "critic.onnx": "safety_critic",
+    "dynamics.onnx": "dynamics",
+}
+
+
+def manifest():
+    return json.loads((ZOO / "maze" / "manifest.json").read_text())
+
+
+def plant(kind):
+    names = (
+        *("observation_names", "observation_units", "action_names", "action_units"),
+        *("action_low", "action_high"),
+    )
+    described = registry.describe("maze")
+    return Contract(kind=kind, **{name: tuple(described[name]) for name in names})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_shipped_model_is_staged_for_its_plant(name):
+    model = runtime.stage(ZOO / "maze" / name, KINDS[name], plant(KINDS[name]), budget_s=0.05)
+    assert model.sha256 == manifest()["files"][name]["sha256"]
+    assert model.contract.run["env"] == "maze"
+
+
+def test_the_zoo_is_small_and_complete():
+    files = [path for path in ZOO.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+    assert set(manifest()["files"]) == set(KINDS)
+    for name, entry in manifest()["files"].items():
+        digest = hashlib.sha256((ZOO / "maze" / name).read_bytes()).hexdigest()
+        assert digest == entry["sha256"]
+
+
+def check(figures):
+    """The bounds that the shipped models, and any retrained ones, must keep."""
+    count = figures["trained_shielded"]["episodes"]
+    assert figures["trained_shielded"]["successes"] >= 0.9 * count
+    assert figures["trained_shielded"]["violations"] <= 0.04 * count
+    alone, shielded = figures["novice_alone"], figures["novice_shielded"]
+    assert alone["violations"] > count / 2
+    assert 5 * shielded["violations"] <= alone["violations"]
+
+
+def test_the_figures_of_the_manifest_keep_their_bounds():
+    check(manifest()["figures"]["evaluation"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_training_again_comes_out_alike(tmp_path):
+    from safetypilot.policies.learn import trainer
+
+    made = manifest()
+    summary = trainer.train(env="maze", seed=made["seed"], out=tmp_path)
+    check(summary["evaluation"])
+    assert summary["violations"] <= 3 * made["figures"]["violations"] + 10
