@@ -178,6 +178,7 @@ class RecoveryPlanner:
             deadline_ns=None if deadline_ns is None else deadline_ns - self._finish.expected_ns(),
         )
         if not found.iterations:
+            self._finish.forgive()  # it too may have kept the first iteration from being tried
             unknown = np.full(len(found.plan), np.nan, np.float32)
             return Plan(found.plan, unknown, 0)
         began = clock() if clock is not None else 0
