@@ -30,8 +30,8 @@ def commit() -> str:
     return head[:12] + ("+" if changed else "")
 
 
-def write(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Write `manifest.json` for the ONNX files in a directory."""
+def write(directory: Path, summary: Mapping[str, Any], made_at: str) -> None:
+    """Write `manifest.json` for the ONNX files in a directory; `made_at` is a commit."""
     files = {
         path.name: {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -42,7 +42,7 @@ def write(directory: Path, summary: Mapping[str, Any]) -> None:
     content = {
         "schema": 1,
         "command": command(summary["algorithm"], summary["env"], summary["seed"]),
-        "commit": commit(),
+        "commit": made_at,
         "seed": summary["seed"],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetypilot.models.contract import Expected
-from safetypilot.policies.learn import config, recovery_rl
+from safetypilot.policies.learn import config, manifest, recovery_rl
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.recovery_rl import RecoveryRL
@@ -63,6 +63,7 @@ class Run:
     interface: Expected
     core: RecoveryRL
     evaluation_env: Any
+    commit: str  # of the code, when the run started
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -98,7 +99,10 @@ def prepare(
     if steps is not None:
         chosen = replace(chosen, steps=steps)
     core = RecoveryRL(chosen, world.make(env), interface, seed)
-    run = Run(algorithm, env, seed, out, chosen, world, interface, core, world.make(env))
+    run = Run(
+        *(algorithm, env, seed, out, chosen, world, interface, core, world.make(env)),
+        commit=manifest.commit(),
+    )
     if saved is not None:
         core.restore(saved["core"])
         run.tally = Tally(**saved["tally"])

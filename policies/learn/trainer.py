@@ -158,7 +158,7 @@ def _finished(run: Run) -> bool:
 def _about(run: Run) -> dict[str, Any]:
     return {
         "command": manifest.command(run.algorithm, run.env, run.seed),
-        "commit": manifest.commit(),
+        "commit": run.commit,
         "algorithm": run.algorithm,
         "env": run.env,
         "seed": run.seed,
@@ -190,7 +190,7 @@ def _finish(run: Run, interrupted: bool) -> dict[str, Any]:
     if not interrupted:
         summary["evaluation"] = _final_figures(run, files)
     (run.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    manifest.write(run.models, summary)
+    manifest.write(run.models, summary, run.commit)
     return summary
 
 
