@@ -1,5 +1,6 @@
 """A whole training on a tiny world: files, resume, interruption, divergence."""
 
+import io
 import json
 import os
 import signal
@@ -296,3 +297,12 @@ def test_evaluation_disturbs_nothing_and_repeats(whole):
     ]
     assert runs[0] == runs[1]
     assert runs[0]["episodes"] == 3
+
+
+def test_progress_shows_counts(tmp_path):
+    from rich.console import Console
+
+    text = io.StringIO()
+    tiny(tmp_path, 2, progress=True, console=Console(file=text, force_terminal=True, width=160))
+    assert "learning risk offline" in text.getvalue()
+    assert "successes" in text.getvalue()
