@@ -31,7 +31,7 @@ class LearnerConfig:
     Attributes:
         env: whose preset of policies/learn/config.py to use.
         settings: changes to that preset, "key=value".
-        start: a learner checkpoint to go on from; empty starts anew with the offline phase.
+        start: weights or a checkpoint to go on from; empty starts anew with the offline phase.
         updates_per_step: gradient rounds per transition received.
         announce_after: transitions before the first announcement; a policy that has seen less is
             not worth flying.
@@ -88,7 +88,7 @@ class Learner(Node):
         except ValueError as error:
             raise NodeError(f"learner: {error}") from None
         self._offline = chosen
-        self._ready = bool(self.config.start)
+        self._ready = self._learner.risk_replay.size > 0
 
     def activate(self, now_ns: int) -> None:
         if not self._ready:
@@ -103,7 +103,8 @@ class Learner(Node):
         if isinstance(data, Exception):
             raise NodeError(f"learner: no offline data for {self.config.env!r}: {data}")
         self._learner.load_offline(data)
-        self._offline_owed = self._offline.offline_updates
+        # Weights have been through the offline phase; only its data is needed, for its violations.
+        self._offline_owed = 0 if self.config.start else self._offline.offline_updates
         self.context.event("offline phase", rows=len(data["cost"]), updates=self._offline_owed)
         self._ready = True
         self.next_wake_ns = now_ns

@@ -83,7 +83,8 @@ class RecoveryLearner:
                 policy also reward; terminated and truncated, else a cost is what terminates.
         """
         rows = offline.rows(data)
-        self.fit_scale(rows.observation)
+        if not self.scaled:
+            self.fit_scale(rows.observation)
         kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
         kept |= ~offline.starts_in_violation(rows)
         self.risk_replay.extend(offline.choose(rows, kept))
@@ -264,13 +265,30 @@ class RecoveryLearner:
             "scaled": self.scaled,
         }
 
+    def weights(self) -> dict[str, Any]:
+        """The networks alone: what another learner can go on from with data of its own."""
+        return {
+            **checkpoint.collect(self._networks(), {}, {}),
+            "log_alpha": self.sac.log_alpha.detach().clone(),
+            "updates": self.updates,
+            "dynamics_fitted": self.dynamics_fitted,
+            "scaled": self.scaled,
+        }
+
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue bit for bit from `state`."""
-        checkpoint.put_back(state, self._networks(), self._optimisers(), self._replays())
+        """Continue bit for bit from `state`, or with new optimisers and data from `weights`."""
+        whole = bool(state["replays"])
+        checkpoint.put_back(
+            state,
+            self._networks(),
+            self._optimisers() if whole else {},
+            self._replays() if whole else {},
+        )
         with torch.no_grad():
             self.sac.log_alpha.copy_(state["log_alpha"])
-        checkpoint.restore_rng(self.rng, state["rng"])
-        self.generator.set_state(state["generator"])
+        if whole:
+            checkpoint.restore_rng(self.rng, state["rng"])
+            self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
         self.dynamics_fitted = bool(state["dynamics_fitted"])
         self.scaled = bool(state["scaled"])
@@ -279,8 +297,12 @@ class RecoveryLearner:
         """Write everything to one file, atomically."""
         checkpoint.save(path, {"learner": self.state()})
 
+    def save_weights(self, path: Path | str) -> None:
+        """Write the networks alone, atomically."""
+        checkpoint.save(path, {"learner": self.weights()})
+
     def load(self, path: Path | str) -> None:
-        """Continue from a file that `save` wrote."""
+        """Continue from a file that `save` or `save_weights` wrote."""
         self.restore(checkpoint.load(path)["learner"])
 
     def _task_sample(self, observation: Tensor) -> Tensor:

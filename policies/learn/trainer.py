@@ -23,6 +23,8 @@ __all__ = ["ALGORITHMS", "CHECKPOINT", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 
+WEIGHTS = "weights.pt"  # beside the ONNX files: where a learner in a running graph goes on from
+
 
 def train(
     algorithm: str = "recovery-rl",
@@ -170,6 +172,7 @@ def _finish(run: Run, interrupted: bool) -> dict[str, Any]:
     tally, learner = run.tally, run.core.learner
     version = f"{run.env}-seed{run.seed}-trained"
     files = learner.export(run.models, version, _about(run))
+    learner.save_weights(run.models / WEIGHTS)
     summary: dict[str, Any] = {
         "algorithm": run.algorithm,
         "env": run.env,
