@@ -76,7 +76,7 @@ class RecoveryLearner:
         return self.config.recovery == "model-free" or self.config.bootstrap == "composite"
 
     def load_offline(self, data: Mapping[str, Array]) -> None:
-        """Take offline transitions, and the observation scale from them.
+        """Take offline transitions, and the observation scale from them if there is none yet.
 
         Args:
             data: arrays of N rows: observation, action, cost, next_observation; for the task
@@ -84,6 +84,7 @@ class RecoveryLearner:
         """
         rows = offline.rows(data)
         if not self.scaled:
+            if not self.scaled:  # restored networks keep the scale they were trained with
             self.fit_scale(rows.observation)
         kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
         kept |= ~offline.starts_in_violation(rows)

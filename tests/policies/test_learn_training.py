@@ -306,3 +306,15 @@ def test_progress_shows_counts(tmp_path):
     tiny(tmp_path, 2, progress=True, console=Console(file=text, force_terminal=True, width=160))
     assert "learning risk offline" in text.getvalue()
     assert "successes" in text.getvalue()
+
+
+def test_restored_networks_keep_their_scale_when_more_data_come(tmp_path):
+    config = Config(hidden=8, layers=1)
+    interface = SimpleNamespace(**DESCRIPTION)
+    learner, other = (RecoveryLearner(config, interface, seed) for seed in (0, 1))
+    learner.load_offline(offline("ledge", 100, 0))
+    learner.save(tmp_path / "learner.pt")
+    other.load(tmp_path / "learner.pt")
+    other.load_offline(offline("ledge", 100, 1))
+    scales = [one.risk.critic.scaling.observation_scale for one in (learner, other)]
+    assert torch.equal(*scales)
