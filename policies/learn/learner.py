@@ -83,8 +83,7 @@ class RecoveryLearner:
                 policy also reward; terminated and truncated, else a cost is what terminates.
         """
         rows = offline.rows(data)
-        if not self.scaled:
-            if not self.scaled:  # restored networks keep the scale they were trained with
+        if not self.scaled:  # restored networks keep the scale they were trained with
             self.fit_scale(rows.observation)
         kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
         kept |= ~offline.starts_in_violation(rows)
