@@ -20,7 +20,7 @@ from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 
-_SLICE = 20  # updates between two looks at the sockets
+_SLICE = 5  # updates between two looks at the sockets
 _OUTCOMES = {"task_policy", "safety_critic", "dynamics"}
 
 
@@ -43,8 +43,8 @@ class LearnerConfig:
     settings: tuple[str, ...] = ()
     start: str = ""
     updates_per_step: int = 1
-    announce_after: int = 1000
-    announce_every: int = 1000
+    announce_after: int = 500
+    announce_every: int = 500
     kinds: tuple[str, ...] = ("task_policy", "safety_critic")
 
 
