@@ -160,6 +160,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     ),
 }
 
+# Navigation: rewards of -50 a step made values of thousands, which the task critic was slow to
+# reach. Scaled, with a temperature that follows, 100 episodes of Navigation 1 brought 89 successes
+# (seed 2); of Navigation 2, 57 on seed 1 and none on seed 2, which stays before the block.
+_NAVIGATION: dict[str, Any] = {
+    "reward_scale": 0.02,
+    "automatic_alpha": True,
+    "alpha": 0.1,
+    "learning_rate": 1e-3,
+}
+
 # Maze: a fixed temperature of 0.2, as published, drowns rewards of -0.3 a step: the task policy
 # then learns nothing in 500 episodes. Following a target entropy, it learns on most seeds, but
 # where Q_risk blocks the doors at first it may settle in front of one. With half of each task batch
@@ -175,8 +185,12 @@ PRESETS: dict[str, Config] = {
         offline_updates=12_000,
         episodes=200,
     ),
-    "navigation1": Config(eps=0.3, gamma_safe=0.8, positive_fraction=0.0, horizon=5, episodes=400),
-    "navigation2": Config(eps=0.2, gamma_safe=0.65, positive_fraction=0.0, horizon=5, episodes=400),
+    "navigation1": Config(
+        eps=0.3, gamma_safe=0.8, positive_fraction=0.0, horizon=5, episodes=400, **_NAVIGATION
+    ),
+    "navigation2": Config(
+        eps=0.2, gamma_safe=0.65, positive_fraction=0.0, horizon=5, episodes=400, **_NAVIGATION
+    ),
 }
 
 
