@@ -159,6 +159,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         low = _numbers("action_low", self.action_low)
+        if not low:
+            raise ValueError("action_low needs at least one number")
         high = _numbers("action_high", self.action_high, len(low))
         failsafe = _numbers("failsafe", self.failsafe, len(low))
         _bounded("limit_tolerance", self.limit_tolerance, 0.0, 0.01)
@@ -181,7 +183,7 @@ class Rules:
         if step is not None:
             step = (step,) * len(low) if isinstance(step, float | int) else step
             step = _numbers("max_step", step, len(low))
-            if min(step, default=0.0) <= 0.0:
+            if min(step) <= 0.0:
                 raise ValueError(f"max_step must be above 0, got {step}")
         derived = {
             "action_low": low, "action_high": high, "failsafe": failsafe, "max_step": step,
@@ -189,7 +191,7 @@ class Rules:
         }  # fmt: skip
         for name, value in derived.items():
             object.__setattr__(self, name, value)
-        if not low or not (self.low32 < self.high32).all():
+        if not (self.low32 < self.high32).all():
             raise ValueError(f"action_low {low} must be below action_high {high} everywhere")
         reason, stop = _vet_array(np.array(failsafe, np.float32), 1, self, _PROPOSAL)
         if reason is not _OK:

@@ -273,6 +273,11 @@ def test_without_the_shield_no_option_holds_the_task_back():
     risks = [0.1, 0.9] * 10
     options = {"eps_exit": 0.0, "dwell_steps": 9, "switch_limit": 1, "require_fallback": True}
     assert letters(fly(risks, shield=False, plan=None, **options)) == "T" * 20
+    state = State()
+    for seq in range(3):  # the task flown bare is the task, not a stay off it
+        task, rules = (TASK if seq < 2 else None), make_rules(shield=False, recovery_limit=1)
+        state, decision = decide(state, make_inputs(seq, 0.9, task=task), NOW, rules)
+    assert decision.source is Source.RECOVERY
     rules, state, sources = make_rules(shield=False, **options), State(), []
     for seq in range(20):  # also when proposals come and go
         task = TASK if seq % 2 else None
@@ -430,6 +435,7 @@ def test_keep_plan_refuses_what_is_late_bad_or_for_another_step():
     for case in (
         (failed, seen, good, NOW),  # came after the deadline forced failsafe
         (State(), seen, good, NOW),
+        (reset(flew), seen, good, NOW),
         (flew, seen._replace(seq=6), good._replace(seq=6), NOW),
         (flew, seen._replace(seq=8), good._replace(seq=8), NOW),
         (flew, seen._replace(step=None), good, NOW),
@@ -658,7 +664,7 @@ def test_overshoot_of_exactly_the_tolerance_is_still_rounding():
 
 
 def test_limits_stay_at_the_nearest_float32_inside():
-    low, high = (-0.9, 0.1, -0.3, 0.1), (-0.3, 0.7, -0.1, 0.2)
+    low, high = (-0.9, 0.1, -0.3, 0.1), (-0.7, 0.7, -0.1, 0.2)
     rules = make_rules(action_low=low, action_high=high, failsafe=low)
     for held, exact, outward in ((rules.low32, low, -9), (rules.high32, high, 9)):
         inside = held.astype(float) >= exact if outward < 0 else held.astype(float) <= exact
@@ -914,8 +920,7 @@ def test_max_step_never_delays_failsafe_and_leaves_it_by_a_ramp():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"action_low": ()}, "action_high needs 0 numbers like action_low, got 2"),
-        ({"action_low": (), "action_high": (), "failsafe": ()}, "must be below action_high"),
+        ({"action_low": ()}, "action_low needs at least one number"),
         ({"action_low": None}, "action_low must be a list of numbers, got None"),
         ({"action_low": ("a", "b")}, "action_low must be a list of numbers"),
         ({"action_low": (-1.0, math.nan)}, "action_low must be finite and within 1e30"),
@@ -993,7 +998,12 @@ def test_the_defaults_are_the_plain_rule():
     assert (rules.dwell_steps, rules.dwell_backoff, rules.dwell_limit) == (0, 1.0, 1000)
     assert (rules.switch_window, rules.limit_tolerance) == (100, 1e-5)
     assert Inputs() == Inputs(None, None, None, None, True, False)
-    assert State.initial() == State() == State(-1, None, False, None, Mode(), None, b"", False)
+    assert (
+        State.initial()
+        == State().initial()
+        == State()
+        == State(-1, None, False, None, Mode(), None, b"", False)
+    )
     assert Mode() == Mode(False, 0, 0, (), 0)
 
 
@@ -1003,7 +1013,7 @@ def test_rules_are_values():
     assert rules.max_step == (0.5, 0.5)
     assert rules == make_rules(max_step=(0.5, 0.5)) != RULES
     assert hash(rules) == hash(make_rules(max_step=0.5))
-    assert "32" not in repr(rules)
+    assert "32" not in repr(rules) and "exit_risk" not in repr(rules)
     assert replace(rules, eps=0.125).exit_risk == 0.125
     copy = pickle.loads(pickle.dumps(rules))  # noqa: S301  what a spawned process is given
     assert copy == rules and decide(State(), FINE, NOW, copy)[1].source is Source.TASK
