@@ -45,6 +45,7 @@ class Config:
         start_steps: uniformly random proposals at first, also through the shield.
         offline_size: transitions asked of the offline recipe.
         offline_updates: of Q_risk before the first episode.
+        task_offline_updates: of the task policy before the first episode, with `task_demos`.
         dynamics_epochs: passes over the offline data.
         dynamics_batch: rows per net. The original's was 32, at several times the cost per epoch.
         dynamics_update_episodes: refit after so many episodes, for `dynamics_online_epochs`.
@@ -92,6 +93,7 @@ class Config:
 
     offline_size: int = 10_000
     offline_updates: int = 10_000
+    task_offline_updates: int = 0
 
     ensemble: int = 5
     dynamics_hidden: int = 64
@@ -151,7 +153,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         (
             *("updates_per_step", "risk_updates_per_step", "start_steps", "offline_updates"),
-            *("dynamics_epochs", "dynamics_online_epochs", "steps"),
+            *("task_offline_updates", "dynamics_epochs", "dynamics_online_epochs", "steps"),
             *("novice_episodes", "evaluate_episodes", "final_episodes", "offline_size"),
         ),
         (0, _MANY),
@@ -168,8 +170,8 @@ _NAVIGATION: dict[str, Any] = {
     "learning_rate": 1e-3,
 }
 
-# Maze: a fixed temperature of 0.2, as published, is large beside rewards of -0.3 a step. Following a
-# target entropy, the task policy learned on five seeds of six, but where Q_risk blocks the doors at
+# Maze: a fixed temperature of 0.2, as published, is large beside rewards of -0.3 a step. Following
+# a target entropy, the task policy learned on five seeds of six, but where Q_risk blocks the doors at
 # first it may settle in front of one (seen on two seeds). With half of each task batch from the
 # offline transitions, half of them a scripted expert's, it learned on all seeds tried (0, 2, 5, 6).
 # The published 10 000 offline transitions hold some 100 first touches, 4 to 9 of them of the east

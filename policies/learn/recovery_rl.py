@@ -95,6 +95,8 @@ class RecoveryRL:
             if update % _REPORT_EVERY == 0 or update == config.offline_updates - 1:
                 metrics |= learner.finite(latest)
                 report("learning risk offline", update + 1, config.offline_updates)
+        for _ in range(config.task_offline_updates if learner.demos.size else 0):
+            metrics |= learner.finite(learner.update_task())
         if config.recovery == "model-based":
             report("learning dynamics offline", 0, 1)
             metrics |= learner.fit_dynamics(config.dynamics_epochs)

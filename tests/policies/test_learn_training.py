@@ -299,6 +299,12 @@ def test_evaluation_disturbs_nothing_and_repeats(whole):
     assert runs[0]["episodes"] == 3
 
 
+def test_the_task_policy_may_learn_from_demonstrations_first(tmp_path):
+    tiny(tmp_path, 1, settings={"task_demos": "0.5", "task_offline_updates": "5"})
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert "offline/task/critic_loss" in first
+
+
 def test_progress_shows_counts(tmp_path):
     from rich.console import Console
 
