@@ -171,7 +171,7 @@ _NAVIGATION: dict[str, Any] = {
 }
 
 # Maze: a fixed temperature of 0.2, as published, is large beside rewards of -0.3 a step. Following
-# a target entropy, the task policy learned on five seeds of six, but where Q_risk blocks the doors at
+# a target entropy, it learned well on five seeds of six, but where Q_risk blocks the doors at
 # first it may settle in front of one (seen on two seeds). With half of each task batch from the
 # offline transitions, half of them a scripted expert's, it learned on all seeds tried (0, 2, 5, 6).
 # The published 10 000 offline transitions hold some 100 first touches, 4 to 9 of them of the east
