@@ -52,6 +52,7 @@ class RealtimeExecutor:
         self._codecs = codecs(interface.dims)
         self._report = Report(self._zmq, self._endpoints, spec.name)
         self._control = ControlServer(self._zmq, self._endpoints.control(spec.name))
+        self._arrived: list[tuple[InputHealth, int, int, int, int]] = []
         self._jobs: deque[tuple[Callable[[Any, int], None], Any]] = deque()
         self._handler = Histogram()
         self._timer_lateness = Histogram()
@@ -180,22 +181,26 @@ class RealtimeExecutor:
             self._housekeeping(now)
 
     def _drain(self) -> None:
-        on_message = self.node.on_message
+        """Hands over what has come; bookkeeping waits until the node's answer is on its way."""
+        on_message, clock, arrived = self.node.on_message, monotonic_ns, self._arrived
         for topic, reader, decode, health in self._readers:
             for _ in range(_STREAM_BATCH):
                 frame = reader.receive()
                 if frame is None:
                     break
-                now = monotonic_ns()
+                now = clock()
                 try:
                     message = decode(frame)
                 except WireError as error:
                     health.refuse(error.cause)
                     continue
-                health.accept(message.seq, message.stamp_ns, now)
                 if self._active:
                     on_message(topic, message, now)
-                    self._handler.add(monotonic_ns() - now)
+                arrived.append((health, message.seq, message.stamp_ns, now, clock()))
+        for health, seq, stamp_ns, now, done in arrived:
+            health.accept(seq, stamp_ns, now)
+            self._handler.add(done - now)
+        arrived.clear()
         request = self._control.receive()
         if request is not None:
             self._control.answer(self._answer(*request))

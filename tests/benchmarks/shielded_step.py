@@ -3,9 +3,10 @@
     python -m tests.benchmarks.shielded_step [--rate 50] [--seconds 60] [--rounds 3] [--json FILE]
 
 Alternates blocks of (a) a bare four-process pyzmq ring (plant -> policy -> critic -> arbiter ->
-plant) that does the same two inferences and nothing else, and (b) the shipped graph, `safetypilot
-launch maze`, shield on. Both measure from the stamp of an observation to the command's arrival.
-(c) measures how late a sleep to an absolute deadline wakes here: the host's own jitter.
+plant) that does the same two inferences and nothing else, as the scheduler places it and on one
+CPU, and (b) the shipped graph, `safetypilot launch maze`, shield on and off. All measure from the
+stamp of an observation to the command's arrival. (c) measures how late a sleep to an absolute
+deadline wakes here: the host's own jitter.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import subprocess
 import sys
@@ -52,9 +54,14 @@ def _hop(root: str, name: str, number: int, model: str) -> None:
         outbound.send(frame)
 
 
-def bare_ring(policy: str, critic: str, rate: float, seconds: float) -> np.ndarray[Any, Any]:
+def bare_ring(
+    policy: str, critic: str, rate: float, seconds: float, cpus: set[int]
+) -> np.ndarray[Any, Any]:
     """Round-trip times of the ring in us, one per period."""
     import zmq
+
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)  # the hops inherit it
 
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as root:
@@ -86,6 +93,7 @@ def bare_ring(policy: str, critic: str, rate: float, seconds: float) -> np.ndarr
         for hop in hops:
             hop.join(5)
         context.destroy(0)
+    os.sched_setaffinity(0, before)
     return np.array(times[int(rate) :])
 
 
@@ -138,26 +146,35 @@ def main() -> None:
     policy, critic = str(zoo / "trained.onnx"), str(zoo / "critic.onnx")
     rounds = []
     for number in range(options.rounds):
-        ring = percentiles(bare_ring(policy, critic, options.rate, options.seconds))
+        anywhere = os.sched_getaffinity(0)
+        ring, pinned = (
+            percentiles(bare_ring(policy, critic, options.rate, options.seconds, cpus))
+            for cpus in (anywhere, {min(anywhere)})
+        )
         shielded = graph(options.rate, options.seconds, True)
         bare_policy = graph(options.rate, options.seconds, False)
         entry = {
             "ring_us": ring,
+            "ring_on_one_cpu_us": pinned,
             "shielded_us": shielded["latency_us"],
             "shield_off_us": bare_policy["latency_us"],
             "missed": shielded["missed_deadlines"],
             "steps": shielded["steps"],
             "ratio_p50": round(shielded["latency_us"]["p50"] / ring["p50"], 3),
+            "ratio_p50_one_cpu": round(shielded["latency_us"]["p50"] / pinned["p50"], 3),
         }
         rounds.append(entry)
         sys.stdout.write(f"round {number + 1}: {json.dumps(entry)}\n")
         sys.stdout.flush()
-    ratios = [entry["ratio_p50"] for entry in rounds]
+    ratios = [float(entry["ratio_p50"]) for entry in rounds]
+    on_one = [float(entry["ratio_p50_one_cpu"]) for entry in rounds]
     result = {
         "rate_hz": options.rate,
         "rounds": rounds,
         "ratio_p50_median": float(np.median(ratios)),
         "ratio_p50_spread": [min(ratios), max(ratios)],
+        "ratio_p50_one_cpu_median": float(np.median(on_one)),
+        "ratio_p50_one_cpu_spread": [min(on_one), max(on_one)],
         "host_jitter_us": percentiles(host_jitter(10)),
         "host": platform.platform(),
     }
