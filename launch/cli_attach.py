@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,20 +89,22 @@ def topics(run: RunName = None, json: Json = False) -> None:
 
 def swap(
     node: Annotated[str, typer.Argument(help="The node, for example task_policy.")],
-    file: Annotated[Path, typer.Argument(help="An ONNX file of the node's kind.")],
+    file: Annotated[
+        Path, typer.Argument(help="An ONNX file of the node's kind; zoo/... is shipped.")
+    ],
     run: RunName = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 30.0,
     json: Json = False,
 ) -> None:
     """Swap a model into a running node; it is staged and checked, and refused if it is bad."""
-    from safetypilot.launch import attach, runtime_dir
+    from safetypilot.launch import attach, files, runtime_dir
     from safetypilot.nodes.kernel.errors import RequestRefused
 
     found = runtime_dir.find(run)
     choose("node", node, found.graph["nodes"])
     if found.graph["clock"] == "lockstep":
         raise InputError("a run in lockstep is swapped by its launch file's script only")
-    path = os.path.abspath(file.expanduser())  # a missing file is the node's to refuse
+    path = files.resolve(str(file), Path.cwd())  # a missing file is the node's to refuse
     try:
         outcome = attach.swap(attach.asker(found.path), node, path, timeout)
     except RequestRefused as error:

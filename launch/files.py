@@ -80,9 +80,13 @@ def locate(text: str, mark: Mark) -> str:
     `zoo/...` is in the installed package; other relative paths start at the folder of the launch
     file they are written in, or at the working directory for the command line.
     """
+    return resolve(text, os.path.dirname(mark.file) if mark.line else "")
+
+
+def resolve(text: str, folder: str | Path) -> str:
+    """The absolute path of a file named by somebody in `folder`; `zoo/...` is in the package."""
     if text.startswith("zoo/"):
         return os.path.normpath(zoo() / text.removeprefix("zoo/"))
-    folder = os.path.dirname(mark.file) if mark.line else ""
     return os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
 
 

@@ -6,12 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
-
-from safetypilot.launch import runtime_dir
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 ROOT = Path(__file__).parents[2]
@@ -54,28 +52,24 @@ def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def flying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("flying")
-    with open(folder / "log", "w") as log:
+def test_the_commands_for_a_running_graph_work_while_it_runs(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w") as log:
         command = "launch maze rate=25 --duration 90 --out"
         process = subprocess.Popen(
-            [*SAFETYPILOT, *command.split(), str(folder / "run")],
+            [*SAFETYPILOT, *command.split(), str(tmp_path / "run")],
             stdout=log,
             stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    while "flies as" not in (folder / "log").read_text():
-        assert process.poll() is None, (folder / "log").read_text()
-    yield folder
-    process.terminate()
-    process.wait(20)
-
-
-def test_the_commands_for_a_running_graph_work_while_it_runs(flying: Path) -> None:
-    assert len(runtime_dir.running()) == 1
-    for command in ATTACHED:
-        done = run(command, flying)
-        assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
+        )
+    try:
+        while "flies as" not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        for command in ATTACHED:
+            done = run(command, tmp_path)
+            assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_make_knows_the_readmes_targets() -> None:
