@@ -36,11 +36,11 @@ class PlannerConfig:
         elites: K.
         max_iterations: iterations without a deadline, and at most with one.
         smoothing: part of the old mean and deviation kept at each refit.
-        initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16,
-            0.5 draws many full actions, which iCEM clips to the box.
+        initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16.
         min_std: stop once every deviation / box width is below this; 0 never stops early.
-        answer: "best" candidate seen, or the final "mean" as published for CEM, which costs the
-            time of one more candidate after the last iteration.
+        answer: the final "mean", as published for CEM, unless it is worse than the elites that it
+            was made of (two ways round an obstacle); or the "best" candidate seen, which finds the
+            errors of a learned cost sooner. The mean takes one more candidate's time at the end.
         colour: iCEM, noise power falls with frequency^-colour; 0 is white.
         decay: iCEM, the population shrinks by this factor each iteration, never below 2 K.
         kept: iCEM, part of the elites that joins the next population.
@@ -52,9 +52,9 @@ class PlannerConfig:
     elites: int = 8
     max_iterations: int = 3
     smoothing: float = 0.1
-    initial_std: float = 0.5
+    initial_std: float = 0.25
     min_std: float = 0.0
-    answer: Literal["best", "mean"] = "best"
+    answer: Literal["best", "mean"] = "mean"
     colour: float = 2.0
     decay: float = 1.25
     kept: float = 0.3
@@ -91,9 +91,7 @@ class PlannerConfig:
             population=400,
             elites=40,
             max_iterations=5,
-            initial_std=0.25,
             min_std=math.sqrt(0.001) / 2,
-            answer="mean",
         )
 
     def population_of(self, iteration: int) -> int:
@@ -217,7 +215,7 @@ def plan(
     now = clock if clock is not None else (lambda: 0)
     mean = state.mean
     std = np.broadcast_to(config.initial_std * state.width, mean.shape).astype(np.float32)
-    best, best_cost, done = mean.copy(), math.inf, 0
+    best, best_cost, worst, done = mean.copy(), math.inf, math.inf, 0
     for iteration in range(config.max_iterations):
         began = now()
         expected = state.pace.expected_ns(3 if done else 2)  # the first is worth a risk
@@ -232,6 +230,7 @@ def plan(
             if costs[order[0]] < best_cost:
                 best_cost = float(costs[order[0]])
                 best[:] = plans[:, order[0]]
+            worst = costs[order[-1]]
             state.elites = plans[:, order]  # (H, K, A), a copy
             _refit(mean, std, state.elites, config)
             np.clip(mean, state.low, state.high, out=mean)  # rounding
@@ -243,7 +242,8 @@ def plan(
         state.pace.forgive()
     if config.answer == "mean" and best_cost < math.inf:
         final = float(cost(mean[None])[0])
-        return PlanResult(mean.copy(), math.inf if math.isnan(final) else final, done)
+        if final <= worst:
+            return PlanResult(mean.copy(), final, done)
     mean[:] = best  # where the next call begins, once shifted
     return PlanResult(best, best_cost, done)
 

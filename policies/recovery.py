@@ -31,10 +31,10 @@ class RecoveryConfig:
     Attributes:
         planner: method, horizon, population, iterations.
         particles: P, rounded up to a multiple of the ensemble size.
-        discount: weight of the next step's risk relative to this step's. Published: 1, by which
-            a long plan retreats far from a door that the task must pass. Q_risk looks ahead anyway.
+        discount: weight of the next step's risk relative to this step's; published: 1. Below 1 a
+            long plan retreats less far from a door that the task must pass, and is less safe.
         action_penalty: cost of a full action per step and dimension. Tiny: it decides only where
-            the risk is flat (all plans safe, or none), and there for the smallest action.
+            the risk is flat (all plans safe, or none), and there for resting. 0: never mind.
         warm_start: begin from the previous plan. Off, the answer depends on this observation and
             ``seq`` alone, so that a restarted planner continues identically; in the maze the
             plans are as good (predicted risk within 10 %).
@@ -44,7 +44,7 @@ class RecoveryConfig:
 
     planner: planning.PlannerConfig = field(default_factory=planning.PlannerConfig)
     particles: int = 5
-    discount: float = 0.7
+    discount: float = 1.0
     action_penalty: float = 1e-3
     warm_start: bool = False
     rest_action: tuple[float, ...] | None = None
@@ -142,7 +142,7 @@ class RecoveryPlanner:
         settings, actions = self.config.planner, self._rest.size
         noise = self._noise_shape(self._models[0] if dynamics is None else dynamics, size)
         counts = {settings.population_of(i) for i in range(settings.max_iterations)}
-        for count in sorted(counts | {1}):
+        for count in sorted(counts | {1, 2}):
             PlanRisk((count, settings.horizon, actions), noise).warm_up(dynamics, critic)
 
     def plan(
@@ -167,14 +167,11 @@ class RecoveryPlanner:
         rng = np.random.default_rng((self._seed, seq))
         noise = self._noise(rng, start.size)
 
-        def cost(plans: Array) -> Array:
-            total: Array = self._discounts @ self._risks(start, plans, noise)
-            if self.config.action_penalty > 0:
-                total += np.square(plans - self._rest).sum(axis=1) @ self._weight
-            return total
+        def risks(plans: Array) -> Array:
+            return self._risks(start, plans, noise)
 
         found = planning.plan(
-            cost,
+            lambda plans: self._total(plans, risks(plans)),
             self._state,
             self.config.planner,
             rng,
@@ -187,10 +184,19 @@ class RecoveryPlanner:
             unknown = np.full(len(found.plan), np.nan, np.float32)
             return Plan(found.plan, unknown, 0)
         began = clock() if clock is not None else 0
-        risks = self._risks(start, found.plan[None], noise)[:, 0].copy()
+        last = np.stack((found.plan, self._guesses[0]))  # resting is the guess to beat
+        by_step = risks(last)  # (H, 2)
+        answer, rest = self._total(last, by_step)
+        chosen = int(self.config.action_penalty > 0 and rest <= answer)
         if clock is not None:
             self._finish.add(clock() - began)
-        return Plan(found.plan, risks, found.iterations)
+        return Plan(last[chosen], by_step[:, chosen].copy(), found.iterations)
+
+    def _total(self, plans: Array, risks: Array) -> Array:
+        """Cost of plans (N, H, A) of such risks (H, N), (N,)."""
+        effort = np.square(plans - self._rest).sum(axis=1) @ self._weight
+        total: Array = self._discounts @ risks + effort
+        return total
 
     def _advance(self, seq: int) -> None:
         """Shift the previous plan by the steps since, or forget it."""

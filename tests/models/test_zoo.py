@@ -19,24 +19,29 @@ KINDS = {
 }
 
 
-def manifest():
-    return json.loads((ZOO / "maze" / "manifest.json").read_text())
+ENVS = ("maze", "navigation1", "navigation2")
 
 
-def plant(kind):
+def manifest(env="maze"):
+    return json.loads((ZOO / env / "manifest.json").read_text())
+
+
+def plant(kind, env):
     names = (
         *("observation_names", "observation_units", "action_names", "action_units"),
         *("action_low", "action_high"),
     )
-    described = registry.describe("maze")
+    described = registry.describe(env)
     return Contract(kind=kind, **{name: tuple(described[name]) for name in names})
 
 
+@pytest.mark.parametrize("env", ENVS)
 @pytest.mark.parametrize("name", KINDS)
-def test_a_shipped_model_is_staged_for_its_plant(name):
-    model = runtime.stage(ZOO / "maze" / name, KINDS[name], plant(KINDS[name]), budget_s=0.05)
-    assert model.sha256 == manifest()["files"][name]["sha256"]
-    assert model.contract.run["env"] == "maze"
+def test_a_shipped_model_is_staged_for_its_plant(env, name):
+    kind = KINDS[name]
+    model = runtime.stage(ZOO / env / name, kind, plant(kind, env), budget_s=0.05)
+    assert model.sha256 == manifest(env)["files"][name]["sha256"]
+    assert model.contract.run["env"] == env
 
 
 def test_the_zoo_is_small_and_complete():
