@@ -39,8 +39,8 @@ class PlannerConfig:
         initial_std: first deviation / box width; 0.25 is the published variance (high - low)^2/16.
         min_std: stop once every deviation / box width is below this; 0 never stops early.
         answer: the final "mean", as published for CEM, unless it is worse than the elites that it
-            was made of (two ways round an obstacle); or the "best" candidate seen, which finds the
-            errors of a learned cost sooner. The mean takes one more candidate's time at the end.
+            was made of (two ways round an obstacle); or the "best" candidate seen, which exploits
+            the errors of a learned cost more.
         colour: iCEM, noise power falls with frequency^-colour; 0 is white.
         decay: iCEM, the population shrinks by this factor each iteration, never below 2 K.
         kept: iCEM, part of the elites that joins the next population.
@@ -113,8 +113,7 @@ class PlanResult(NamedTuple):
 class Pace:
     """How long a thing takes that is done over and over, going by the last 16 times.
 
-    By their upper quartile, so that one hiccup of the machine changes nothing, and a slower machine
-    is known after four times; or by their median, for what must not be missed lightly.
+    One hiccup of the machine changes nothing, and a slower machine is known after four times.
     """
 
     def __init__(self) -> None:
@@ -122,7 +121,7 @@ class Pace:
         self._recent: deque[int] = deque(maxlen=16)
 
     def expected_ns(self, quarters: int = 3) -> int:
-        """What it will take in so many quarters of all cases."""
+        """What it takes at most in so many quarters of all cases."""
         return sorted(self._recent)[quarters * len(self._recent) // 4] if self._recent else 0
 
     def add(self, took_ns: int) -> None:
@@ -157,7 +156,7 @@ class PlannerState:
         self.middle = self.low + self.width / 2  # (A,)
         self.mean = np.empty((size, actions), np.float32)
         self.elites = np.empty((size, 0, actions), np.float32)
-        self.pace = Pace()  # of iterations
+        self.pace, self.finish = Pace(), Pace()  # of iterations, and of judging the mean
         self.filter = _colour_filter(size, config.colour)  # (H, H)
         self._noise = np.empty(size * config.population * actions, np.float32)
         self._plans = np.empty_like(self._noise)
@@ -218,7 +217,8 @@ def plan(
     best, best_cost, worst, done = mean.copy(), math.inf, math.inf, 0
     for iteration in range(config.max_iterations):
         began = now()
-        expected = state.pace.expected_ns(3 if done else 2)  # the first is worth a risk
+        # The first iteration is worth a risk: without it there is no plan.
+        expected = state.pace.expected_ns(3 if done else 2) + state.finish.expected_ns()
         if deadline_ns is not None and began + expected > deadline_ns:
             break
         plans = _sample(state, config, rng, std, iteration, guesses)
@@ -240,8 +240,11 @@ def plan(
             break
     if not done:
         state.pace.forgive()
+        state.finish.forgive()
     if config.answer == "mean" and best_cost < math.inf:
+        began = now()
         final = float(cost(mean[None])[0])
+        state.finish.add(now() - began)
         if final <= worst:
             return PlanResult(mean.copy(), final, done)
     mean[:] = best  # where the next call begins, once shifted

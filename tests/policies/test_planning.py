@@ -15,10 +15,9 @@ Array = NDArray[np.float32]
 
 LOW = np.array([-1.0, -2.0], np.float32)
 HIGH = np.array([1.0, 0.5], np.float32)
-CEM = PlannerConfig(
-    method="cem", horizon=4, population=200, elites=20, max_iterations=12, answer="mean"
-)
-ICEM = PlannerConfig(horizon=4, population=100, elites=8, max_iterations=10, colour=0.5)
+WIDE = PlannerConfig(horizon=4, population=200, max_iterations=12, initial_std=0.5, colour=0.5)
+CEM = replace(WIDE, method="cem", elites=20)
+ICEM = replace(WIDE, population=100, elites=8, max_iterations=10, answer="best")
 BOTH = pytest.mark.parametrize("config", [CEM, ICEM], ids=["cem", "icem"])
 
 
@@ -139,6 +138,23 @@ def test_icem_shrinks_its_population_but_not_below_two_sets_of_elites() -> None:
     assert sizes == [60, 40, 26, 20, 20, 20]
 
 
+def test_the_mean_is_the_answer_unless_it_is_worse_than_its_elites() -> None:
+    mean = replace(ICEM, answer="mean")
+    target = np.full((4, 2), -0.5, np.float32)
+    found = search(mean, distance_to(target))
+    state = PlannerState(mean, LOW, HIGH)
+    again = planning.plan(distance_to(target), state, mean, rng())
+    np.testing.assert_array_equal(again.plan, state.mean)
+    assert found.cost == pytest.approx(float(distance_to(target)(found.plan[None])[0]))
+
+    def two_ways_round(plans: Array) -> NDArray[np.floating]:
+        values: NDArray[np.floating] = 1 - np.abs(plans[:, :, 0]).min(axis=1)
+        return values
+
+    both = replace(mean, max_iterations=1, elites=50, initial_std=0.5, colour=3.0)
+    assert search(both, two_ways_round).cost < 0.2
+
+
 def test_icem_never_loses_the_best_and_tries_guesses_first() -> None:
     guess = rng(3).uniform(LOW, HIGH, (1, 4, 2)).astype(np.float32)
     state = PlannerState(ICEM, LOW, HIGH)
@@ -187,16 +203,18 @@ def test_nothing_but_nan_answers_with_the_previous_plan(config: PlannerConfig) -
     np.testing.assert_array_equal(found.plan, before)
 
 
+@BOTH
 @pytest.mark.parametrize("budget", [0, 5, 10, 19, 25, 99, 1_000])
-def test_never_overruns_once_an_iteration_was_measured(budget: int) -> None:
+def test_never_overruns_once_an_iteration_was_measured(config: PlannerConfig, budget: int) -> None:
     clock = FakeClock()
     cost = clock.slow(distance_to(np.zeros((4, 2), np.float32)), 10)
-    state = PlannerState(ICEM, LOW, HIGH)
-    planning.plan(cost, state, replace(ICEM, max_iterations=1), rng(), clock=clock)
+    state = PlannerState(config, LOW, HIGH)
+    planning.plan(cost, state, replace(config, max_iterations=1), rng(), clock=clock)
     deadline = clock.now + budget
-    found = planning.plan(cost, state, ICEM, rng(), clock=clock, deadline_ns=deadline)
+    found = planning.plan(cost, state, config, rng(), clock=clock, deadline_ns=deadline)
+    last = 1 if config.answer == "mean" else 0
     assert clock.now <= deadline
-    assert found.iterations == min(budget // 10, ICEM.max_iterations)
+    assert found.iterations == max(0, min(budget // 10 - last, config.max_iterations))
     assert math.isfinite(found.cost) == (found.iterations > 0)
     assert found.plan.shape == (4, 2)
 
