@@ -89,9 +89,7 @@ def topics(run: RunName = None, json: Json = False) -> None:
 
 def swap(
     node: Annotated[str, typer.Argument(help="The node, for example task_policy.")],
-    file: Annotated[
-        Path, typer.Argument(help="An ONNX file; zoo/... is shipped.")
-    ],
+    file: Annotated[Path, typer.Argument(help="An ONNX file; zoo/... is shipped.")],
     run: RunName = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 30.0,
     json: Json = False,
