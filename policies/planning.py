@@ -85,14 +85,8 @@ class PlannerConfig:
         The published early stop, variance <= 0.001, was absolute, so that it cut a box of +-0.1
         short; here it is the same part of any box as it was of Navigation's [-1, 1].
         """
-        return cls(
-            method="cem",
-            horizon=horizon,
-            population=400,
-            elites=40,
-            max_iterations=5,
-            min_std=math.sqrt(0.001) / 2,
-        )
+        stop = math.sqrt(0.001) / 2  # of the width of [-1, 1]
+        return cls("cem", horizon, 400, 40, 5, min_std=stop)
 
     def population_of(self, iteration: int) -> int:
         """N of an iteration."""
@@ -117,11 +111,10 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        """Expect no time at all, until something was measured."""
         self._recent: deque[int] = deque(maxlen=16)
 
     def expected_ns(self, quarters: int = 3) -> int:
-        """What it takes at most in so many quarters of all cases."""
+        """What it takes at most in so many quarters of all cases; 0 before the first."""
         return sorted(self._recent)[quarters * len(self._recent) // 4] if self._recent else 0
 
     def add(self, took_ns: int) -> None:
@@ -147,9 +140,8 @@ class PlannerState:
         """
         self.low = np.asarray(low, np.float32)
         self.high = np.asarray(high, np.float32)
-        if self.low.ndim != 1 or self.low.shape != self.high.shape:
-            raise ValueError(f"action box of shapes {self.low.shape} and {self.high.shape}")
-        if not np.all(np.isfinite(self.high - self.low)) or np.any(self.low > self.high):
+        same = self.low.ndim == 1 and self.low.shape == self.high.shape
+        if not same or not np.isfinite(self.high - self.low).all() or (self.low > self.high).any():
             raise ValueError(f"no action box: {self.low} to {self.high}")
         size, actions = config.horizon, self.low.size
         self.width = self.high - self.low  # (A,)

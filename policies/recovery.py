@@ -31,8 +31,6 @@ class RecoveryConfig:
     Attributes:
         planner: method, horizon, population, iterations.
         particles: P, rounded up to a multiple of the ensemble size.
-        discount: weight of the next step's risk relative to this step's; published: 1. Below 1 a
-            long plan retreats less far from a door that the task must pass, and is less safe.
         action_penalty: cost of a full action per step and dimension. Tiny: it decides only where
             the risk is flat (all plans safe, or none), and there for resting. 0: never mind.
         warm_start: begin from the previous plan. Off, the answer depends on this observation and
@@ -44,7 +42,6 @@ class RecoveryConfig:
 
     planner: planning.PlannerConfig = field(default_factory=planning.PlannerConfig)
     particles: int = 5
-    discount: float = 1.0
     action_penalty: float = 1e-3
     warm_start: bool = False
     rest_action: tuple[float, ...] | None = None
@@ -53,7 +50,7 @@ class RecoveryConfig:
     def published(cls, horizon: int) -> "RecoveryConfig":
         """The settings of Recovery RL: CEM 400/40/5, 20 particles, warm, no action penalty."""
         planner = planning.PlannerConfig.published(horizon)
-        return cls(planner, particles=20, discount=1.0, action_penalty=0.0, warm_start=True)
+        return cls(planner, particles=20, action_penalty=0.0, warm_start=True)
 
 
 class Plan(NamedTuple):
@@ -90,8 +87,8 @@ class RecoveryPlanner:
             action_high: largest action, (A,).
             seed: with ``seq`` the only source of chance.
         """
-        if config.particles < 1 or not 0 < config.discount <= 1:
-            raise ValueError(f"particles below 1, or discount outside (0, 1]: {config}")
+        if config.particles < 1:
+            raise ValueError(f"particles={config.particles}, at least 1 is needed")
         self.config = config
         low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
         self._state = planning.PlannerState(config.planner, low, high)
@@ -99,8 +96,6 @@ class RecoveryPlanner:
         self._rest = np.clip(np.asarray(rest, np.float32).reshape(low.shape), low, high)  # (A,)
         half = np.maximum(self._state.width / 2, np.finfo(np.float32).tiny)
         self._weight = config.action_penalty / np.square(half)  # (A,)
-        steps = np.arange(config.planner.horizon, dtype=np.float32)
-        self._discounts: Array = np.float32(config.discount) ** steps  # (H,)
         self._guesses = _guesses(self._rest, low, high, config.planner)
         self._seed = seed
         self._last_seq: int | None = None
@@ -195,7 +190,7 @@ class RecoveryPlanner:
     def _total(self, plans: Array, risks: Array) -> Array:
         """Cost of plans (N, H, A) of such risks (H, N), (N,)."""
         effort = np.square(plans - self._rest).sum(axis=1) @ self._weight
-        total: Array = self._discounts @ risks + effort
+        total: Array = risks.sum(axis=0) + effort
         return total
 
     def _advance(self, seq: int) -> None:

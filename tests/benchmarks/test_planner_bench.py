@@ -1,11 +1,10 @@
 """How long a recovery plan takes, and whether quick plans are as safe as the published ones.
 
 `pytest tests/benchmarks/test_planner_bench.py --benchmark-enable` for the times; with `-m slow` the
-flights, whose figures go into the test report (`--junitxml`). Skipped without the maze's models.
+flights, whose figures `--benchmark-json FILE` keeps. Skipped without the maze's models.
 """
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -116,10 +115,10 @@ def test_a_plan_within_the_budget_of_a_step(models: dict[str, Model], benchmark:
     assert max(iterations) > 0
 
 
-def test_quick_plans_are_near_the_best(models: dict[str, Model]) -> None:
-    """Predicted risk, by other noise than was planned with, beside that of a large search."""
+def test_quick_plans_are_as_good_as_a_large_search(models: dict[str, Model]) -> None:
+    """Predicted risk, by other noise than was planned with, beside that of CEM 400/40/5."""
     quick = RecoveryConfig()
-    large = replace(quick, planner=replace(quick.planner, population=600, max_iterations=6))
+    large = replace(quick, planner=PlannerConfig.published(quick.planner.horizon))
     shape = (quick.planner.horizon - 1, 5, 10, 2)
     noise = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
     judge = PlanRisk((1, quick.planner.horizon, 2), shape)
@@ -130,21 +129,21 @@ def test_quick_plans_are_near_the_best(models: dict[str, Model]) -> None:
             plans = flying.plan(start, seq).actions[None]
             start = np.asarray(start, np.float32)
             steps = judge(models["dynamics"], models["critic"], start, plans, noise)[:, 0]
-            risks.append(float(quick.discount ** np.arange(len(steps)) @ steps))
+            risks.append(float(steps.sum()))
         means[name] = float(np.mean(risks))
-    assert means["quick"] < means["large"] + 0.1
+    assert means["quick"] < means["large"] + 0.1, means
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_quick_plans_are_as_safe_as_the_published(
-    models: dict[str, Model], record_property: Callable[[str, object], None]
-) -> None:
+def test_quick_plans_are_as_safe_as_the_published(models: dict[str, Model], benchmark: Any) -> None:
     """Recovery alone, from starts so close to a wall that a critic's errors show as well."""
     starts = starts_near_walls(100)
-    counts = {
-        name: sum(violations(planner(models, config), starts)) for name, config in SETTINGS.items()
-    }
-    for name, count in counts.items():
-        record_property(f"violations {name}, of {len(starts)}", count)
-    assert counts["deployed"] <= counts["published"] + 0.1 * len(starts)
+
+    def fly() -> dict[str, int]:
+        flights = {name: planner(models, config) for name, config in SETTINGS.items()}
+        return {name: sum(violations(flying, starts)) for name, flying in flights.items()}
+
+    counts = benchmark.pedantic(fly, rounds=1)
+    benchmark.extra_info["violations"] = counts
+    assert counts["deployed"] <= counts["published"] + 0.03 * len(starts)
