@@ -32,7 +32,7 @@ class RecoveryPlannerConfig:
             the control period.
         horizon, population, elites, iterations, method: see policies/planning.py.
         particles: trajectories per candidate, divided over the ensemble.
-        warm_start: start from the shifted previous plan.
+        warm_start: start from the shifted previous plan; off, a plan depends on no other.
         follow: take what the learner announces.
     """
 
@@ -43,11 +43,11 @@ class RecoveryPlannerConfig:
     timestep_s: float = 0.0
     method: str = "icem"
     horizon: int = 5
-    population: int = 64
+    population: int = 100
     elites: int = 8
     iterations: int = 3
     particles: int = 5
-    warm_start: bool = True
+    warm_start: bool = False
     follow: bool = True
 
 
