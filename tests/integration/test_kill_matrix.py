@@ -65,7 +65,8 @@ def check_invariants(watch: Watch) -> None:
     for command in watch.commands:
         if command.source == Source.TASK:
             assert command.risk <= 0.15
-        assert command.valid_until_ns <= command.stamp_ns + 2 * PERIOD_NS
+        if command.source != Source.FAILSAFE:  # which is good whatever was seen, and when
+            assert command.valid_until_ns <= command.stamp_ns + PERIOD_NS
 
 
 def kill_one(flight: Flight, node: str, moment: random.Random) -> None:
