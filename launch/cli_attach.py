@@ -37,6 +37,8 @@ def nodes(run: RunName = None, json: Json = False) -> None:
     for answer in answers:
         screen.print(f"{answer['run_id']}: {answer['clock']}, {answer['rate_hz']:g} Hz, "
                       f"pid {answer['pid']}, {answer['run_dir']}", soft_wrap=True)  # fmt: skip
+        if answer["estop"]:
+            screen.print("  E-STOPPED: failsafe only, until `safetypilot reset`", style="bold red")
         if answer["clock"] == "lockstep":
             screen.print("  (in lockstep nodes answer their scheduler only)")
         else:
@@ -123,6 +125,10 @@ def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
     runs = [runtime_dir.find(run)] if run else runtime_dir.running()
     if not runs:
         raise runtime_dir.RuntimeDirError("nothing is running")
+    paced = [found for found in runs if found.graph["clock"] != "lockstep"]
+    if not paced:
+        raise InputError("a run in lockstep moves nothing real and cannot be e-stopped; end it")
+    runs = paced
     outcomes = {}
     for found in runs:  # latches first: they hold whatever becomes of the requests
         attach.latch(found.latch, reason)

@@ -43,7 +43,7 @@ def train(
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        raise InputError("training needs torch: pip install 'safetypilot[train]'")
+        raise InputError("training needs torch: pip install -e '.[train]' in the checkout")
     from rich.console import Console
 
     from safetypilot.policies.learn import trainer
@@ -105,6 +105,7 @@ def doctor(
         print_json({finding.name: finding._asdict() for finding in findings})
     else:
         from rich.console import Console
+        from rich.markup import escape
 
         console = Console(highlight=False)
         marks = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
@@ -112,7 +113,7 @@ def doctor(
             value = "missing" if finding.value is None else finding.value
             if isinstance(value, dict):
                 value = ", ".join(f"{key} {number}" for key, number in value.items())
-            advice = f" - {finding.advice}" if finding.advice else ""
+            advice = escape(f" - {finding.advice}") if finding.advice else ""
             console.print(f"{marks[finding.level]} {finding.name}: {value}{advice}", soft_wrap=True)
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -213,7 +213,22 @@ def _plain(value: Any) -> Any:
 def as_text(message: Any) -> str:
     """The message on one line; long arrays by shape and range."""
     fields = zip(message._fields, message, strict=True)
-    return "  ".join(f"{name} {_short(value)}" for name, value in fields if name != "stamp_ns")
+    return "  ".join(
+        f"{name} {_name(name, value) or _short(value)}"
+        for name, value in fields
+        if name != "stamp_ns"
+    )
+
+
+def _name(field: str, value: Any) -> str:
+    """What people call a code of the shield; empty where the field is none."""
+    from safetypilot.policies.shield import Reason, Source
+
+    kind = {"source": Source, "alternative": Source, "reason": Reason, "recovery_reason": Reason}
+    try:
+        return kind[field](value).name
+    except (KeyError, ValueError):
+        return ""
 
 
 def _short(value: Any) -> str:

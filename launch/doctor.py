@@ -56,7 +56,7 @@ def _packages() -> list[Finding]:
 
 def _torch() -> Finding:
     if find_spec("torch") is None:
-        advice = "only training needs it: pip install 'safetypilot[train]'"
+        advice = "only training needs it: pip install -e '.[train]' in the checkout"
         return Finding("torch", None, "note", advice)
     return Finding("torch", version("torch"))
 

@@ -191,8 +191,8 @@ def result_table(run: Run) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("task policy", overflow="fold", min_width=12)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
+    table.add_column("task policy", overflow="fold", min_width=18)
     for name in ("episodes", "success", "violated", "shielded", "p50 ms", "p99 ms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
     phases = run.tally.phases

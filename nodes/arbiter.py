@@ -51,6 +51,17 @@ class ArbiterConfig:
     tail_limit: int | None = None
     require_fallback: bool = False
 
+    def __post_init__(self) -> None:
+        """Says no before anything starts; policies/shield.py checks the rest when it is built."""
+        if not 0 <= self.eps <= 1:
+            raise ValueError(f"eps is {self.eps}; it is a probability, 0 to 1")
+        if not 0 < self.deadline < 1:
+            raise ValueError(f"deadline is {self.deadline}; it is a share of the period, 0 to 1")
+        if not self.validity > 0:
+            raise ValueError(f"validity is {self.validity}; it is a number of periods above 0")
+        if self.arm not in ("auto", "manual"):
+            raise ValueError(f"arm is {self.arm!r}; it can be auto or manual")
+
 
 @dataclass
 class _Step:
@@ -96,10 +107,6 @@ class Arbiter(Node):
 
     def configure(self) -> None:
         config, interface, period = self.config, self.context.interface, self.context.period_ns
-        if config.arm not in ("auto", "manual"):
-            raise NodeError(f"arbiter.arm is {config.arm!r}; it can be auto or manual")
-        if not 0 < config.deadline < 1:
-            raise NodeError(f"arbiter.deadline is {config.deadline}; it is a share of the period")
         validity = int(config.validity * period)
         try:
             self._rules = shield.Rules(

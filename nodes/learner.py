@@ -73,7 +73,7 @@ class Learner(Node):
         except ImportError as error:
             raise NodeError(
                 f"the learner needs the train extra ({error.name} is missing): "
-                "pip install 'safetypilot[train]', or launch with learner=off"
+                "pip install -e '.[train]' in the checkout, or launch with learner=off"
             ) from None
         torch.set_num_threads(1)
         try:

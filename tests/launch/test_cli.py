@@ -91,7 +91,7 @@ def test_a_training_without_torch_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a)
     )
-    assert "pip install 'safetypilot[train]'" in refused("train", "recovery-rl")
+    assert "pip install -e '.[train]'" in refused("train", "recovery-rl")
 
 
 def test_check_and_graph_start_nothing(tmp_path: Path) -> None:

@@ -253,12 +253,19 @@ def test_every_decision_is_published_with_the_ages_of_what_it_saw(tmp_path: Path
     assert len(flight.bench.executor.of("decision")) == len(flight.commands)
 
 
-@pytest.mark.parametrize("config", [{"eps": 1.5}, {"deadline": 0.0}, {"arm": "never"}])
-def test_rules_that_cannot_hold_are_an_error_of_the_node(
-    tmp_path: Path, config: dict[str, Any]
+@pytest.mark.parametrize(
+    "config", [{"eps": 1.5}, {"eps": -1.0}, {"deadline": 0.0}, {"validity": -1.0}, {"arm": "never"}]
+)
+def test_a_config_that_cannot_hold_is_refused_before_anything_starts(
+    config: dict[str, Any],
 ) -> None:
-    with pytest.raises(NodeError):
-        Flight(tmp_path, armed=False, **config)
+    with pytest.raises(ValueError, match=f"{next(iter(config))} is"):
+        ArbiterConfig(**({"eps": 0.2} | config))
+
+
+def test_rules_that_the_shield_refuses_are_an_error_of_the_node(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match="eps_exit"):
+        Flight(tmp_path, armed=False, eps_exit=0.9)
 
 
 def test_an_unknown_request_is_refused_with_the_known_ones(tmp_path: Path) -> None:
