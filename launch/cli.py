@@ -79,7 +79,12 @@ def main() -> None:
     """Entry point of the `safetypilot` command."""
     for name in ONE_THREAD:  # before numpy: nodes in this process compute as those in their own
         os.environ.setdefault(name, "1")
-    app(prog_name="safetypilot")
+    try:
+        app(prog_name="safetypilot")
+    except OSError as error:  # a full disk, say, behind standard output
+        name = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {name}{error.strerror or error}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 from time import monotonic
@@ -60,8 +61,15 @@ class Lines:
         self._write(f"{now - run.started:8.2f} s  {progress_text(run)}")
 
     def _write(self, text: str) -> None:
-        self.console.print(text, markup=False)
-        self.console.file.flush()
+        try:
+            self.console.print(text, markup=False)
+            self.console.file.flush()
+        except (OSError, SystemExit):  # rich leaves the program when its reader has left
+            # Nobody listens any more, or the disk is full: no reason to stop flying.
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, self.console.file.fileno())
+            os.close(silence)
+            self.console.quiet = True
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flights import NODES, Flight, launch
+from flights import NODES, SAFETYPILOT, Flight, launch
 
 Fly = Callable[..., Flight]
 pytestmark = pytest.mark.integration
@@ -69,3 +71,11 @@ def test_two_runs_side_by_side_do_not_disturb_each_other(fly: Fly) -> None:
     for flight in (one, two):
         code, summary = flight.finish()
         assert code == 0 and not summary["restarts"] and summary["steps"] > 30
+
+
+def test_a_run_flies_on_when_nobody_listens_to_it(tmp_path: Path) -> None:
+    command = [*SAFETYPILOT, "launch", "maze", "rate=25", "--duration", "2"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "--out", str(tmp_path / "run")], stdout=full, check=False)
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] > 30
