@@ -13,6 +13,12 @@ from safetypilot.models.errors import ModelError
 KINDS = ("task_policy", "safety_critic", "dynamics", "recovery_policy")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Weights start the same in every run, whatever other tests drew before."""
+    torch.manual_seed(0)
+
+
 def rows(model, count, rng):
     lead = (model.members, count) if model.members else (count,)
     widths = {"observation": 3, "action": 2, "noise": 3}

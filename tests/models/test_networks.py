@@ -10,6 +10,12 @@ from safetypilot.models import networks
 SIZES = networks.Sizes(3, (-0.1, -0.2), (0.1, 0.4), (16, 16))
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Weights start the same in every run, whatever other tests drew before."""
+    torch.manual_seed(0)
+
+
 def generator():
     return torch.Generator().manual_seed(0)
 
