@@ -13,6 +13,12 @@ from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.replay import Replay, Transition
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Weights start the same in every run, whatever other tests drew before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Two threads that wait for each other are a hundred times slower on a busy machine."""
