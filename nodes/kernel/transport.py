@@ -119,22 +119,28 @@ class LatestWriter:
         os.close(self._lock)
 
 
-class LatestReader:
-    """Holds the newest unread frame of a topic."""
+class _Reader:
+    """What reading a topic and reading a stream have in common."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
-        self.socket = _socket(context, zmq.SUB, CONFLATE=1, RECONNECT_IVL=10)
-        self.socket.subscribe(b"")
-        self.socket.connect(endpoint)
+    socket: zmq.Socket[Any]
 
     def receive(self) -> bytes | None:
-        """The newest frame since the last call, or None."""
+        """The next frame if one is here, or None; never waits."""
         if has_frame(self.socket):
             return self.socket.recv(NOBLOCK)
         return None
 
     def close(self) -> None:
         self.socket.close()
+
+
+class LatestReader(_Reader):
+    """Holds the newest unread frame of a topic."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self.socket = _socket(context, zmq.SUB, CONFLATE=1, RECONNECT_IVL=10)
+        self.socket.subscribe(b"")
+        self.socket.connect(endpoint)
 
 
 class StreamWriter:
@@ -194,20 +200,12 @@ class StreamWriter:
         os.close(self._lock)
 
 
-class StreamReader:
+class StreamReader(_Reader):
     """Receives every message of a stream that its writer sent to this reader."""
 
     def __init__(self, context: zmq.Context[Any], endpoint: str, pipe: int = STREAM_PIPE) -> None:
         self.socket = _socket(context, zmq.PULL, RCVHWM=pipe, RECONNECT_IVL=10)
         self.socket.connect(endpoint)
-
-    def receive(self) -> bytes | None:
-        if has_frame(self.socket):
-            return self.socket.recv(NOBLOCK)
-        return None
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 class Tap:
