@@ -17,13 +17,16 @@ from safetypilot.models import contract as contracts
 from safetypilot.models import graphs, runtime
 from safetypilot.models.contract import Contract
 from safetypilot.models.errors import ModelError
+from safetypilot.models.filtered import FilteredPolicy
 from safetypilot.models.networks import (
+    LOG_STD_RANGE,
     DynamicsEnsemble,
     GaussianActor,
     RecoveryActor,
     Scaling,
     TwinCritic,
 )
+from safetypilot.models.stacked import StackedMLP
 
 PARITY_TOLERANCE = 1e-5  # of the outputs' size; float32 rounding of folded layers stays below
 _GOLDEN_ROWS = 4
@@ -36,7 +39,8 @@ def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.
     """Write a network as ONNX with its contract; the old file stays until the new one is proven.
 
     Args:
-        network: GaussianActor, RecoveryActor, TwinCritic (of probabilities) or DynamicsEnsemble.
+        network: GaussianActor, RecoveryActor, FilteredPolicy, TwinCritic (of probabilities) or
+            DynamicsEnsemble, of one seed.
         path: where the file goes.
         contract: names, units, limits, rate, version and run; kind, golden rows and hash are
             filled in here.
@@ -93,6 +97,8 @@ def _few(array: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
 def _build(network: nn.Module) -> tuple[str, Any]:
     if isinstance(network, GaussianActor | RecoveryActor):
         return "task_policy", _policy(network)
+    if isinstance(network, FilteredPolicy):
+        return "task_policy", _filtered(network)
     if isinstance(network, TwinCritic) and network.probability:
         return "safety_critic", _critic(network)
     if isinstance(network, DynamicsEnsemble):
@@ -108,39 +114,55 @@ def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
     return array
 
 
+def _layers(network: StackedMLP, index: int = 0) -> list[graphs.Layer]:
+    """One network of a stack, in float64: weights (in, out), biases (out,)."""
+    return [(_array(weight[index]), _array(bias[index, 0])) for weight, bias in network.layers]
+
+
 def _policy(network: GaussianActor | RecoveryActor) -> Any:
     scaling = network.scaling
-    layers = [
-        (_array(layer.weight).T, _array(layer.bias))
-        for layer in network.network
-        if isinstance(layer, nn.Linear)
-    ]
-    actions = len(scaling.action_half)
+    layers = _layers(network.network)
+    actions = network.sizes.action
     weight, bias = layers[-1]
     layers[-1] = (weight[:, :actions], bias[:actions])  # the mean; log-deviations stay behind
-    layers = graphs.fold_input(
-        layers, _array(scaling.observation_mean), _array(scaling.observation_scale)
+    return graphs.task_policy(_folded(layers, scaling), *_box(scaling))
+
+
+def _filtered(network: FilteredPolicy) -> Any:
+    actor = network.actor
+    return graphs.filtered_policy(
+        _folded(_layers(actor.network), actor.scaling),
+        _twins(network.critic),
+        graphs.Filter(*_box(actor.scaling), _array(network.noise), network.eps, LOG_STD_RANGE),
     )
-    return graphs.task_policy(layers, _array(scaling.action_middle), _array(scaling.action_half))
 
 
 def _critic(network: TwinCritic) -> Any:
+    return graphs.safety_critic(_twins(network), network.sizes.observation)
+
+
+def _twins(network: TwinCritic) -> list[list[graphs.Layer]]:
     mean, scale = _joint_scaling(network.scaling)
-    twins = [
-        graphs.fold_input(
-            [(_array(layer.weight[i]), _array(layer.bias[i, 0])) for layer in network.layers],
-            mean,
-            scale,
-        )
-        for i in range(2)
+    return [
+        graphs.fold_input(_layers(network.network, i), mean, scale) for i in range(network.critics)
     ]
-    return graphs.safety_critic(twins, len(network.scaling.observation_mean))
+
+
+def _folded(layers: list[graphs.Layer], scaling: Scaling) -> list[graphs.Layer]:
+    mean, scale = _array(scaling.observation_mean)[0, 0], _array(scaling.observation_scale)[0, 0]
+    return graphs.fold_input(layers, mean, scale)
+
+
+def _box(scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middle and half of the action box, (A,)."""
+    return _array(scaling.action_middle)[0, 0], _array(scaling.action_half)[0, 0]
 
 
 def _joint_scaling(scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and scale of observation and action side by side, (O + A,)."""
-    mean = np.concatenate((_array(scaling.observation_mean), _array(scaling.action_middle)))
-    scale = np.concatenate((_array(scaling.observation_scale), _array(scaling.action_half)))
+    middle, half = _box(scaling)
+    mean = np.concatenate((_array(scaling.observation_mean)[0, 0], middle))
+    scale = np.concatenate((_array(scaling.observation_scale)[0, 0], half))
     return mean, scale
 
 
@@ -170,7 +192,7 @@ def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
         mean, scale = network.input_mean[:size], network.input_scale[:size]
     else:
         lead, scaling = (count,), network.scaling
-        mean, scale = scaling.observation_mean, scaling.observation_scale
+        mean, scale = scaling.observation_mean[0, 0], scaling.observation_scale[0, 0]
     normal = rng.standard_normal((*lead, contract.observation_size))
     low, high = np.array(contract.action_low), np.array(contract.action_high)
     values = {
@@ -185,10 +207,12 @@ def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
 def _evaluate(network: nn.Module, rows: Rows) -> Rows:
     inputs = [torch.from_numpy(array) for array in rows.values()]
     with torch.no_grad():
+        if isinstance(network, DynamicsEnsemble):
+            return {"next_observation": network(*inputs).numpy()}
+        inputs = [each[None] for each in inputs]  # of the one seed
         if isinstance(network, TwinCritic):
-            return {"risk": network.risk(*inputs).numpy()}
-        name = "next_observation" if isinstance(network, DynamicsEnsemble) else "action"
-        return {name: network(*inputs).numpy()}
+            return {"risk": network.risk(*inputs)[0].numpy()}
+        return {"action": network(*inputs)[0].numpy()}
 
 
 def _check_parity(model: runtime.Model, rows: Rows, wanted: Rows) -> None:

@@ -1,6 +1,8 @@
 """The networks that are trained, in torch; `export` turns each into the ONNX file that flies.
 
-Sizes in the comments: B batch, O observation, A action, E ensemble members, N rows per member.
+Letters: S seeds, B batch, O observation, A action, K critics, E ensemble members, N rows per
+member. A batch of small problems trains as one: the seed is the leading dimension of every weight,
+buffer and input, and S = 1 is the usual case; `member` takes one seed's network out.
 All take and give physical units: normalisers are buffers inside, so they are saved and exported
 with the weights. Sources: SAC as in Haarnoja et al. 2018 (arXiv 1812.05905), Q_risk and recovery
 policy as in Recovery RL (arXiv 2010.15920), dynamics as in PETS (arXiv 1805.12114).
@@ -10,16 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
+from safetypilot.models.stacked import StackedMLP
+
 LOG_STD_RANGE = (-20.0, 2.0)
 LOG_VARIANCE_RANGE = (-10.0, 0.5)  # first bounds of the dynamics' log-variance; they are learned
 _LOG_2PI = math.log(2.0 * math.pi)
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,14 @@ class Sizes:
         low: smallest action, (A,).
         high: largest action, (A,).
         hidden: widths of the hidden layers.
+        seeds: S, how many copies train side by side.
     """
 
     observation: int
     low: tuple[float, ...]
     high: tuple[float, ...]
     hidden: tuple[int, ...] = (64, 64)
+    seeds: int = 1
 
     @property
     def action(self) -> int:
@@ -46,26 +55,27 @@ class Sizes:
 class Scaling(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Physical units to about [-1, 1] and back: by statistics, and by the action box."""
 
-    observation_mean: Tensor
+    observation_mean: Tensor  # (S, 1, O)
     observation_scale: Tensor
-    action_middle: Tensor
+    action_middle: Tensor  # (S, 1, A)
     action_half: Tensor
 
     def __init__(self, sizes: Sizes) -> None:
         """Start with observations unscaled."""
         super().__init__()
         low, high = torch.tensor(sizes.low), torch.tensor(sizes.high)
-        self.register_buffer("observation_mean", torch.zeros(sizes.observation))
-        self.register_buffer("observation_scale", torch.ones(sizes.observation))
-        self.register_buffer("action_middle", (low + high) / 2)
-        self.register_buffer("action_half", (high - low) / 2)
+        rows = (sizes.seeds, 1, 1)
+        self.register_buffer("observation_mean", torch.zeros(sizes.seeds, 1, sizes.observation))
+        self.register_buffer("observation_scale", torch.ones(sizes.seeds, 1, sizes.observation))
+        self.register_buffer("action_middle", ((low + high) / 2).repeat(rows))
+        self.register_buffer("action_half", ((high - low) / 2).repeat(rows))
 
-    def fit(self, observations: Tensor) -> None:
+    def fit(self, observations: Tensor, seed: int = 0) -> None:
         """Take mean and deviation from observations (B, O); a constant entry keeps scale 1."""
         deviation = observations.std(dim=0, correction=0)
-        self.observation_mean.copy_(observations.mean(dim=0))
-        self.observation_scale.copy_(
-            torch.where(deviation < 1e-6, torch.ones_like(deviation), deviation)
+        self.observation_mean[seed, 0] = observations.mean(dim=0)
+        self.observation_scale[seed, 0] = torch.where(
+            deviation < 1e-6, torch.ones_like(deviation), deviation
         )
 
     def observation(self, observation: Tensor) -> Tensor:
@@ -79,18 +89,161 @@ class Scaling(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         return self.action_middle + self.action_half * unit
 
 
-def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between; Xavier-uniform weights, zero biases."""
-    layers: list[nn.Module] = []
-    for size in hidden:
-        layers += [nn.Linear(inputs, size), nn.ReLU()]
-        inputs = size
-    layers.append(nn.Linear(inputs, outputs))
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+class GaussianActor(nn.Module):  # type: ignore[misc]
+    """The task policy: a squashed Gaussian; deployed as the squashed mean."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        """Build for the given sizes."""
+        super().__init__()
+        self.sizes = sizes
+        self.scaling = Scaling(sizes)
+        self.network = StackedMLP(
+            sizes.seeds, (sizes.observation, *sizes.hidden, 2 * sizes.action)
+        )
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """The deterministic action, (S, B, O) -> (S, B, A)."""
+        mean, _ = self.distribution(observation)
+        return self.scaling.to_action(torch.tanh(mean))
+
+    def sample(
+        self, observation: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """An action (S, B, A), differentiable, and its log-density (S, B).
+
+        The density is that of the action scaled to [-1, 1], so a target entropy means the same
+        whatever the units.
+        """
+        mean, log_std = self.distribution(observation)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        raw = mean + log_std.exp() * noise
+        # log(1 - tanh(x)^2), in the form that does not lose digits where tanh saturates
+        squash = 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
+        density = -0.5 * (noise.square() + _LOG_2PI) - log_std - squash
+        return self.scaling.to_action(torch.tanh(raw)), density.sum(dim=-1)
+
+    def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation before squashing, (S, B, O) -> 2 x (S, B, A)."""
+        mean, log_std = self.network(self.scaling.observation(observation)).chunk(2, dim=-1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+class TwinCritic(nn.Module):  # type: ignore[misc]
+    """K critics of an action as one batched network; two, unless told otherwise."""
+
+    def __init__(self, sizes: Sizes, probability: bool, critics: int = 2) -> None:
+        """Build.
+
+        Args:
+            sizes: of the task.
+            probability: squash the outputs into [0, 1] (Q_risk); otherwise they are free (SAC).
+            critics: K.
+        """
+        super().__init__()
+        self.sizes = sizes
+        self.scaling = Scaling(sizes)
+        self.probability = probability
+        self.critics = critics
+        self.network = StackedMLP(
+            sizes.seeds * critics, (sizes.observation + sizes.action, *sizes.hidden, 1)
+        )
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """(S, B, O), (S, B, A) -> (S, K, B)."""
+        x = self.logits(observation, action)
+        return torch.sigmoid(x) if self.probability else x
+
+    def logits(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The outputs before squashing, (S, K, B)."""
+        scaling = self.scaling
+        x = torch.cat((scaling.observation(observation), scaling.action(action)), dim=-1)
+        seeds, batch, width = x.shape
+        x = x[:, None].expand(seeds, self.critics, batch, width).reshape(-1, batch, width)
+        output: Tensor = self.network(x).view(seeds, self.critics, batch)
+        return output
+
+    def risk(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The larger of the twins, (S, B): what the shield compares with eps."""
+        return self(observation, action).amax(dim=1)
+
+    def risk_of(self, seed: int, observation: Tensor, action: Tensor) -> Tensor:
+        """`risk` of one seed alone, (B, O), (B, A) -> (B,), without gradient."""
+        scaling, count = self.scaling, self.critics
+        x = torch.cat(
+            (
+                (observation - scaling.observation_mean[seed]) / scaling.observation_scale[seed],
+                (action - scaling.action_middle[seed]) / scaling.action_half[seed],
+            ),
+            dim=-1,
+        )
+        output = _forward_of(self.network, seed * count, count, x.expand(count, *x.shape))
+        largest = output.squeeze(-1).amax(dim=0)
+        return torch.sigmoid(largest) if self.probability else largest
+
+
+class RecoveryActor(nn.Module):  # type: ignore[misc]
+    """The model-free recovery policy: tanh of a network, deterministic.
+
+    With a `deviation`, as in the original's code, it is a Gaussian whose deviation is learned, one
+    per action, starting there, in parts of half the action box; the original's was 0.1 in physical
+    units, as wide as the maze's whole box.
+    """
+
+    def __init__(self, sizes: Sizes, deviation: float = 0.0) -> None:
+        """Build for the given sizes."""
+        super().__init__()
+        self.sizes = sizes
+        self.deviation = deviation
+        self.scaling = Scaling(sizes)
+        self.network = StackedMLP(sizes.seeds, (sizes.observation, *sizes.hidden, sizes.action))
+        start = torch.full((sizes.seeds, 1, sizes.action), math.log(max(deviation, 1e-6)))
+        self.log_std = nn.Parameter(start) if deviation > 0 else None
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """The deterministic action, (S, B, O) -> (S, B, A)."""
+        return self.scaling.to_action(self._unit(observation))
+
+    def sample(self, observation: Tensor, generator: torch.Generator | None) -> Tensor:
+        """An action inside the box, differentiable; the deterministic one without a deviation."""
+        unit = self._unit(observation)
+        if self.log_std is not None:
+            noise = torch.randn(unit.shape, generator=generator, device=unit.device)
+            spread = self.log_std.clamp(min=math.log(1e-6)).exp()
+            unit = (unit + spread * noise).clamp(-1.0, 1.0)
+        return self.scaling.to_action(unit)
+
+    def _unit(self, observation: Tensor) -> Tensor:
+        return torch.tanh(self.network(self.scaling.observation(observation)))
+
+
+def _forward_of(network: StackedMLP, first: int, count: int, x: Tensor) -> Tensor:
+    """What some neighbours of a stack make of (count, B, in): (count, B, out); ReLU between."""
+    *hidden, (weight, bias) = network.layers
+    mine = slice(first, first + count)
+    for inner, offset in hidden:
+        x = torch.relu(torch.baddbmm(offset[mine], x, inner[mine]))
+    return torch.baddbmm(bias[mine], x, weight[mine])
+
+
+def member(network: Network, seed: int) -> Network:
+    """One seed's network, a copy with S = 1.
+
+    Every tensor leads with the seed, so its rows are the seed's share of the first dimension.
+    """
+    seeds = network.sizes.seeds
+    sizes = replace(network.sizes, seeds=1)
+    alone: Network
+    if isinstance(network, TwinCritic):
+        alone = TwinCritic(sizes, network.probability, network.critics)
+    elif isinstance(network, RecoveryActor):
+        alone = RecoveryActor(sizes, network.deviation)
+    else:
+        alone = type(network)(sizes)
+    state = network.state_dict().items()
+    alone.load_state_dict(
+        {name: tensor.view(seeds, -1, *tensor.shape[1:])[seed] for name, tensor in state}
+    )
+    return alone
 
 
 class BatchedLinear(nn.Module):  # type: ignore[misc]
@@ -111,106 +264,6 @@ class BatchedLinear(nn.Module):  # type: ignore[misc]
 def batched_layers(members: int, sizes: Sequence[int]) -> nn.ModuleList:
     """Layers of E networks with the given widths, first the input and last the output."""
     return nn.ModuleList(BatchedLinear(members, a, b) for a, b in pairwise(sizes))
-
-
-class GaussianActor(nn.Module):  # type: ignore[misc]
-    """The task policy: a squashed Gaussian; deployed as the squashed mean."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        """Build for the given sizes."""
-        super().__init__()
-        self.scaling = Scaling(sizes)
-        self.network = mlp(sizes.observation, sizes.hidden, 2 * sizes.action)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """The deterministic action, (B, O) -> (B, A)."""
-        mean, _ = self._distribution(observation)
-        return self.scaling.to_action(torch.tanh(mean))
-
-    def sample(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """An action (B, A), differentiable, and its log-density (B,).
-
-        The density is that of the action scaled to [-1, 1], so a target entropy means the same
-        whatever the units.
-        """
-        mean, log_std = self._distribution(observation)
-        noise = torch.randn(mean.shape, generator=generator)
-        raw = mean + log_std.exp() * noise
-        # log(1 - tanh(x)^2), in the form that does not lose digits where tanh saturates
-        squash = 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
-        density = -0.5 * (noise.square() + _LOG_2PI) - log_std - squash
-        return self.scaling.to_action(torch.tanh(raw)), density.sum(dim=-1)
-
-    def _distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.network(self.scaling.observation(observation)).chunk(2, dim=-1)
-        return mean, log_std.clamp(*LOG_STD_RANGE)
-
-
-class TwinCritic(nn.Module):  # type: ignore[misc]
-    """Two critics of an action as one batched network."""
-
-    def __init__(self, sizes: Sizes, probability: bool) -> None:
-        """Build.
-
-        Args:
-            sizes: of the task.
-            probability: squash the outputs into [0, 1] (Q_risk); otherwise they are free (SAC).
-        """
-        super().__init__()
-        self.scaling = Scaling(sizes)
-        self.probability = probability
-        self.layers = batched_layers(2, (sizes.observation + sizes.action, *sizes.hidden, 1))
-
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """(B, O), (B, A) -> (2, B)."""
-        x = self.logits(observation, action)
-        return torch.sigmoid(x) if self.probability else x
-
-    def logits(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The outputs before squashing, (2, B)."""
-        scaling = self.scaling
-        x = torch.cat((scaling.observation(observation), scaling.action(action)), dim=-1)
-        x = x.expand(2, *x.shape)
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-        output: Tensor = self.layers[-1](x).squeeze(-1)
-        return output
-
-    def risk(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The larger of the twins, (B,): what the shield compares with eps."""
-        return self(observation, action).amax(dim=0)
-
-
-class RecoveryActor(nn.Module):  # type: ignore[misc]
-    """The model-free recovery policy: tanh of a network, deterministic.
-
-    `gaussian` adds a learned deviation, one per action, in parts of half the action box; the
-    original's was 0.1 in physical units, as wide as the maze's whole box.
-    """
-
-    def __init__(self, sizes: Sizes, gaussian: bool = False) -> None:
-        """Build for the given sizes."""
-        super().__init__()
-        self.scaling = Scaling(sizes)
-        self.network = mlp(sizes.observation, sizes.hidden, sizes.action)
-        start = torch.full((sizes.action,), math.log(0.1))
-        self.log_std = nn.Parameter(start) if gaussian else None
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """The deterministic action, (B, O) -> (B, A)."""
-        return self.scaling.to_action(
-            torch.tanh(self.network(self.scaling.observation(observation)))
-        )
-
-    def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
-        """An action inside the box, differentiable; the deterministic one unless gaussian."""
-        if self.log_std is None:
-            action: Tensor = self(observation)
-            return action
-        unit = torch.tanh(self.network(self.scaling.observation(observation)))
-        noise = torch.randn(unit.shape, generator=generator)
-        spread = self.log_std.clamp(min=math.log(1e-6)).exp()
-        return self.scaling.to_action((unit + spread * noise).clamp(-1.0, 1.0))
 
 
 class DynamicsEnsemble(nn.Module):  # type: ignore[misc]

@@ -1,7 +1,6 @@
-"""Every setting of a training run, typed, with a preset per task.
+"""Every setting that the algorithms share, typed; `presets` has the values per task.
 
-Sources of the numbers: Recovery RL's paper (arXiv 2010.15920, Table II) and code; where a preset
-differs, the comment says why.
+An algorithm with settings of its own extends `Config`, as a frozen dataclass, in its own file.
 """
 
 from __future__ import annotations
@@ -9,28 +8,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from safetypilot.policies.learn.errors import LearnError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of Recovery RL.
+    """Settings of off-policy learning, with and without Q_risk and recovery.
 
     Attributes:
-        recovery: `model-based` (planner), `model-free` (policy) or `none` (the shield is off).
+        recovery: `model-based` (planner), `model-free` (policy), `q-sampling` (the safest of many
+            actions), `visual` (planner on latents), `editor` (the policy, always) or `none`.
         eps: risk above which recovery takes over.
         gamma_safe: discount of the risk.
         tau_safe: target rate of Q_risk. The paper's; its code used 0.0002, so slow that Q_risk
             looked only a few steps ahead.
         bootstrap: whose action follows in Q_risk's target: `task` policy, or `composite`.
         risk_loss: `cross-entropy`, or `squared` as published; see `risk.error`.
+        conservative: weight of the gap that raises the risk of unseen actions (CSC); 0 is off.
         positive_fraction: part of a risk batch that is violations; 0 samples uniformly.
         stuck_fraction: part kept of the offline rows that start inside a violation. The published
             maze data go on after a touch, so nine violations in ten start inside a wall, where no
             shield ever decides, and drown those that show how one gets there.
+        recovery_deviation: of the model-free recovery policy at first, in parts of half the
+            action box; 0 makes it deterministic, as in the paper; the code had a Gaussian.
+        recovery_samples: actions that `q-sampling` chooses from.
         horizon: H of the planner, in steps.
+        planner_method: see policies/planning.py.
         gamma: discount of the reward.
         tau: target rate of the task critic.
         reward_scale: multiplies rewards in the task critic.
@@ -39,10 +44,16 @@ class Config:
             to [-1, 1].
         task_demos: part of each task batch that comes from the offline transitions.
         relabel: store the proposed action for the task critic, not the executed one.
+        both_transitions: where recovery acted, store the executed one for it as well.
+        timeout_terminates: take the end of the clock for the end of the task, as the original did
+            in the maze.
+        scale_observations: by the statistics of the first data.
         batch: rows per update of the task policy and of Q_risk.
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
         start_steps: uniformly random proposals at first, also through the shield.
+        offline: learn from offline transitions first; off is an ablation.
+        online: go on learning risk and dynamics during the episodes; off is an ablation.
         offline_size: transitions asked of the offline recipe.
         offline_updates: of Q_risk before the first episode.
         task_offline_updates: of the task policy before the first episode, with `task_demos`.
@@ -65,9 +76,12 @@ class Config:
     positive_fraction: float = 0.3
     stuck_fraction: float = 0.1
     risk_learning_rate: float = 3e-4
-    gaussian_recovery: bool = False
+    conservative: float = 0.0
+    recovery_deviation: float = 0.0
+    recovery_samples: int = 1000
 
     horizon: int = 15
+    planner_method: str = "icem"
     planner_population: int = 64
     planner_elites: int = 8
     planner_iterations: int = 3
@@ -82,6 +96,9 @@ class Config:
     target_entropy: float = -1.0
     task_demos: float = 0.0
     relabel: bool = True
+    both_transitions: bool = False
+    timeout_terminates: bool = False
+    scale_observations: bool = True
 
     hidden: int = 64
     layers: int = 2
@@ -91,6 +108,8 @@ class Config:
     risk_updates_per_step: int = 1
     start_steps: int = 100
 
+    offline: bool = True
+    online: bool = True
     offline_size: int = 10_000
     offline_updates: int = 10_000
     task_offline_updates: int = 0
@@ -130,8 +149,10 @@ class Config:
         return asdict(self)
 
 
+Settings = TypeVar("Settings", bound=Config)
+
 _CHOICES = {
-    "recovery": ("model-based", "model-free", "none"),
+    "recovery": ("model-based", "model-free", "q-sampling", "visual", "editor", "none"),
     "bootstrap": ("task", "composite"),
     "risk_loss": ("cross-entropy", "squared"),
 }
@@ -140,11 +161,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("eps", "gamma_safe", "gamma", "task_demos", "stuck_fraction"), (0.0, 1.0)),
     **dict.fromkeys(("tau", "tau_safe"), (1e-6, 1.0)),
     "positive_fraction": (0.0, 0.9),
+    "conservative": (0.0, 1e6),
+    "recovery_deviation": (0.0, 10.0),
     **dict.fromkeys(("learning_rate", "risk_learning_rate", "dynamics_learning_rate"), (0.0, 1.0)),
     **dict.fromkeys(
         (
             *("horizon", "planner_population", "planner_elites", "planner_iterations"),
-            *("planner_particles", "hidden", "layers", "batch", "capacity", "ensemble"),
+            *("recovery_samples", "planner_particles", "hidden", "layers", "batch", "capacity"),
+            "ensemble",
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
             *("evaluate_every", "checkpoint_every", "episodes"),
         ),
@@ -160,48 +184,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     ),
 }
 
-# Navigation: rewards of -50 a step made values of thousands, which the task critic was slow to
-# reach. Scaled, with a temperature that follows, 100 episodes of Navigation 1 brought 89 successes
-# (seed 2); of Navigation 2, 57 on seed 1 and none on seed 2, which stays before the block.
-_NAVIGATION: dict[str, Any] = {
-    "reward_scale": 0.02,
-    "automatic_alpha": True,
-    "alpha": 0.1,
-    "learning_rate": 1e-3,
-}
 
-# Maze: a fixed temperature of 0.2, as published, is large beside rewards of -0.3 a step. Following
-# a target entropy, it learned well on five seeds of six, but where Q_risk blocks the doors at
-# first it may settle in front of one (seen on two seeds). With half of each task batch from the
-# offline transitions, half of them a scripted expert's, it learned on all seeds tried (0, 2, 5, 6).
-# The published 10 000 offline transitions hold some 100 first touches, 4 to 9 of them of the east
-# wall beside the goal, where most violations then happened: 2 to 3 in 150 to 200 episodes. With
-# twice as many transitions it was 0 or 1 (seeds 0, 2, 5, 6).
-PRESETS: dict[str, Config] = {
-    "maze": Config(
-        automatic_alpha=True,
-        alpha=0.05,
-        task_demos=0.5,
-        offline_size=20_000,
-        offline_updates=12_000,
-        episodes=200,
-    ),
-    "navigation1": Config(
-        eps=0.3, gamma_safe=0.8, positive_fraction=0.0, horizon=5, episodes=400, **_NAVIGATION
-    ),
-    "navigation2": Config(
-        eps=0.2, gamma_safe=0.65, positive_fraction=0.0, horizon=5, episodes=400, **_NAVIGATION
-    ),
-}
-
-
-def preset(env: str) -> Config:
-    """The settings for a task; one without a preset gets the defaults."""
-    name = env.removeprefix("safetypilot/").removesuffix("-v0").lower()
-    return PRESETS.get(name, Config())
-
-
-def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
+def with_settings(config: Settings, settings: Mapping[str, str]) -> Settings:
     """A config with settings as typed on a command line, `{"gamma": "0.95"}`.
 
     Raises:

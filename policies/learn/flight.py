@@ -1,21 +1,26 @@
 """Composes actions in training exactly as the graph does in deployment: the shield decides.
 
-Critic, dynamics and recovery policy are the exported ONNX files, so what training meets is what
-will fly.
+Training hands in the networks as they are now, evaluation the exported ONNX files; who recovers is
+the same either way. Letters: S seeds, H plan length, O observation, A action, N rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from safetypilot.models import runtime
 from safetypilot.models.contract import Expected
+from safetypilot.models.networks import DynamicsEnsemble
 from safetypilot.policies import shield
+from safetypilot.policies.critic import Critic, Dynamics
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.learner import Learner
 from safetypilot.policies.planning import PlannerConfig
 from safetypilot.policies.recovery import RecoveryConfig, RecoveryPlanner
 
@@ -23,6 +28,135 @@ Array = NDArray[np.float32]
 
 _PERIOD_NS = 1_000_000_000
 _FOREVER_NS = 1_000 * _PERIOD_NS  # every input is fresh in lockstep
+
+
+class Recovery(Protocol):
+    """Whoever takes over."""
+
+    def plan(self, observation: Array, seq: int) -> Array:
+        """Actions (H, A), the first for now, from an observation (O,)."""
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+
+class PlannedRecovery:
+    """Model predictive control on the dynamics and Q_risk."""
+
+    def __init__(
+        self, config: Config, interface: Expected, dynamics: Dynamics, critic: Critic, seed: int
+    ) -> None:
+        self._planner = RecoveryPlanner(
+            planner_config(config),
+            dynamics,
+            critic,
+            np.asarray(interface.action_low, np.float32),
+            np.asarray(interface.action_high, np.float32),
+            seed,
+        )
+
+    def plan(self, observation: Array, seq: int) -> Array:
+        return self._planner.plan(observation, seq).actions
+
+    def reset(self) -> None:
+        self._planner.reset()
+
+
+class PolicyRecovery:
+    """A policy that descends Q_risk; `act` maps (O,) -> (A,)."""
+
+    def __init__(self, act: Callable[[Array], Array]) -> None:
+        self._act = act
+
+    def plan(self, observation: Array, seq: int) -> Array:
+        return self._act(observation)[None]
+
+    def reset(self) -> None:
+        pass
+
+
+class SampledRecovery:
+    """The least risky of many uniformly random actions."""
+
+    def __init__(self, config: Config, interface: Expected, critic: Critic, seed: int) -> None:
+        self._low = np.asarray(interface.action_low, np.float32)
+        self._high = np.asarray(interface.action_high, np.float32)
+        self._critic, self._count, self._seed = critic, config.recovery_samples, seed
+
+    def plan(self, observation: Array, seq: int) -> Array:
+        rng = np.random.default_rng((self._seed, seq))
+        actions = rng.uniform(self._low, self._high, (self._count, len(self._low)))
+        actions = actions.astype(np.float32)
+        rows = np.broadcast_to(observation, (self._count, len(observation)))
+        risk = self._critic.run(observation=rows, action=actions)["risk"]
+        return actions[int(np.argmin(risk))][None]
+
+    def reset(self) -> None:
+        pass
+
+
+class LearnedCritic:
+    """One seed's Q_risk as it is now, called like a model file."""
+
+    def __init__(self, learner: Learner, index: int) -> None:
+        self._learner, self._index = learner, index
+
+    def run(self, **rows: Array) -> dict[str, Array]:
+        device = self._learner.device
+        with torch.no_grad():
+            inputs = (
+                torch.from_numpy(np.ascontiguousarray(rows[name], np.float32)).to(device)
+                for name in ("observation", "action")
+            )
+            risk = self._learner.risk.critic.risk_of(self._index, *inputs)
+        return {"risk": risk.cpu().numpy()}
+
+
+class LearnedDynamics:
+    """One seed's ensemble as it is now, called like a model file."""
+
+    def __init__(self, learner: Learner, index: int) -> None:
+        self._network: DynamicsEnsemble = learner.dynamics[index]
+        self._device = learner.device
+        self.members = self._network.members
+
+    def run(self, **rows: Array) -> dict[str, Array]:
+        with torch.no_grad():
+            inputs = (
+                torch.from_numpy(np.ascontiguousarray(rows[name], np.float32)).to(self._device)
+                for name in ("observation", "action", "noise")
+            )
+            following: Array = self._network(*inputs).cpu().numpy()
+        return {"next_observation": following}
+
+
+def learned_recovery(learner: Learner, index: int) -> Recovery | None:
+    """Who recovers in training, with the networks as they are at each call."""
+    config, interface, seed = learner.config, learner.interface, learner.seeds[index]
+    if config.recovery == "model-based":
+        critic, dynamics = LearnedCritic(learner, index), LearnedDynamics(learner, index)
+        return PlannedRecovery(config, interface, dynamics, critic, seed)
+    if config.recovery == "q-sampling":
+        return SampledRecovery(config, interface, LearnedCritic(learner, index), seed)
+    if config.recovery in ("model-free", "editor"):
+        return PolicyRecovery(lambda observation: learner.recover(observation, index))
+    return None
+
+
+def exported_recovery(
+    files: dict[str, Path], config: Config, interface: Expected, seed: int
+) -> Recovery | None:
+    """Who recovers in deployment, from the exported files."""
+    if config.recovery == "model-based":
+        dynamics, critic = (runtime.load(files[kind]) for kind in ("dynamics", "safety_critic"))
+        return PlannedRecovery(config, interface, dynamics, critic, seed)
+    if config.recovery == "q-sampling":
+        critic = runtime.load(files["safety_critic"])
+        return SampledRecovery(config, interface, critic, seed)
+    if config.recovery == "model-free":
+        model = runtime.load(files["recovery_policy"])
+        return PolicyRecovery(lambda row: model.run(observation=row[None])["action"][0])
+    return None
 
 
 class Composed(NamedTuple):
@@ -34,26 +168,24 @@ class Composed(NamedTuple):
 
 
 class Pilot:
-    """A shield with its critic and recovery, fed step by step."""
+    """A shield with someone who recovers, fed step by step."""
 
-    def __init__(self, config: Config, interface: Expected, seed: int = 0) -> None:
-        """Build; models come with `use`.
+    def __init__(self, config: Config, interface: Expected, recovery: Recovery | None) -> None:
+        """Build.
 
         Args:
-            config: eps, kind of recovery, planner settings.
+            config: eps.
             interface: the plant's limits.
-            seed: of the planner, and of random recovery actions while there is no model.
+            recovery: who takes over; None turns the shield off.
         """
-        self.config = config
         low, high = tuple(interface.action_low), tuple(interface.action_high)
-        self._low, self._high = np.array(low, np.float32), np.array(high, np.float32)
         rest = tuple(np.clip(0.0, low, high).tolist())
         self.rules = shield.Rules(
             eps=config.eps,
             action_low=low,
             action_high=high,
             failsafe=rest,
-            shield=config.recovery != "none",
+            shield=recovery is not None,
             observation_validity_ns=_FOREVER_NS,
             proposal_validity_ns=_FOREVER_NS,
             risk_validity_ns=_FOREVER_NS,
@@ -61,53 +193,33 @@ class Pilot:
             tail_validity_ns=_FOREVER_NS,
             command_validity_ns=_FOREVER_NS,
         )
+        self.recovery = recovery
         self.state = shield.State.initial()
         self.seq = 0
         self.step = 0
-        self._seed = seed
-        self._critic: runtime.Model | None = None
-        self._dynamics: runtime.Model | None = None
-        self._recovery: runtime.Model | None = None
-        self._planner: RecoveryPlanner | None = None
-
-    def use(self, files: dict[str, Path]) -> None:
-        """Fly with these exported files: safety_critic, and dynamics or recovery_policy."""
-        if self.config.recovery == "none":
-            return
-        self._critic = runtime.load(files["safety_critic"])
-        if "recovery_policy" in files:
-            self._recovery = runtime.load(files["recovery_policy"])
-        if "dynamics" in files and self.config.recovery == "model-based":
-            self._dynamics = runtime.load(files["dynamics"])
-            if self._planner is None:
-                self._planner = RecoveryPlanner(
-                    planner_config(self.config),
-                    self._dynamics,
-                    self._critic,
-                    self._low,
-                    self._high,
-                    self._seed,
-                )
-        if self._planner is not None:
-            self._planner.swap(dynamics=self._dynamics, critic=self._critic)
 
     def start_episode(self) -> None:
-        """Forget the last episode."""
+        """Forget the last episode; numbers go on."""
         self.step = 0
-        if self._planner is not None:
-            self._planner.reset()
+        self.state = shield.State.initial()
+        if self.recovery is not None:
+            self.recovery.reset()
 
-    def compose(self, observation: Array, proposed: Array) -> Composed:
-        """Let the shield choose between a proposal (A,) and recovery for observation (O,)."""
+    def compose(self, observation: Array, proposed: Array, value: float) -> Composed:
+        """Let the shield choose between a proposal and recovery.
+
+        Args:
+            observation: (O,).
+            proposed: by the task policy, (A,).
+            value: Q_risk of the proposal.
+        """
         seq, now_ns = self.seq, self.seq * _PERIOD_NS
         risk = recovery = None
-        value = float("nan")
-        if self.rules.shield and self._critic is not None:
-            rows = {"observation": observation[None], "action": proposed[None]}
-            value = float(self._critic.run(**rows)["risk"][0])
+        if self.recovery is not None:
             risk = shield.Risk(seq, now_ns, seq, value)
-            if value > self.rules.eps:  # in a graph the planner always answers; here on demand
-                recovery = shield.Recovery(seq, now_ns, self._plan(observation), float("nan"))
+            if not value <= self.rules.eps:  # in a graph the planner always answers
+                plan = np.ascontiguousarray(self.recovery.plan(observation, seq), np.float32)
+                recovery = shield.Recovery(seq, now_ns, plan, float("nan"))
         inputs = shield.Inputs(
             shield.Observation(seq, now_ns, self.step),
             shield.Proposal(seq, now_ns, seq, np.asarray(proposed, np.float32)),
@@ -119,21 +231,12 @@ class Pilot:
         self.step += 1
         return Composed(decision.action, value, decision.source)
 
-    def _plan(self, observation: Array) -> Array:
-        """Recovery actions (H, A), the first for now."""
-        if self.config.recovery == "model-free" and self._recovery is not None:
-            return self._recovery.run(observation=observation[None])["action"]
-        if self._planner is not None:
-            return self._planner.plan(observation, self.seq).actions
-        # As published: until its model is trained the recovery policy is uniformly random.
-        rng = np.random.default_rng((self._seed, self.seq))
-        return rng.uniform(self._low, self._high, (1, len(self._low))).astype(np.float32)
-
 
 def planner_config(config: Config) -> RecoveryConfig:
     """The planner's settings, as the deployed planner should have them."""
     return RecoveryConfig(
         PlannerConfig(
+            method=config.planner_method,
             horizon=config.horizon,
             population=config.planner_population,
             elites=config.planner_elites,

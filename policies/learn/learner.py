@@ -1,11 +1,12 @@
-"""Recovery RL's learner without an environment: buffers, networks, updates, export.
+"""An algorithm's learner without an environment: buffers, networks, updates, export.
 
-The training loop and the learner node of a running graph feed the same object.
+The training loop and the learner node of a running graph feed the same object. Letters: S seeds
+that train side by side, B batch, N rows, O observation, A action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from safetypilot.models import export as exporting
 from safetypilot.models.contract import Contract, Expected
-from safetypilot.models.networks import DynamicsEnsemble, Sizes
-from safetypilot.policies.learn import checkpoint, dynamics, offline, risk, sac
+from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
+from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
+from safetypilot.policies.learn.algorithms.base import Parts
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.replay import Array, Replay, Transition
@@ -29,8 +31,8 @@ FILES = {
 }
 
 
-class RecoveryLearner:
-    """Learns a task policy, Q_risk, the dynamics and, if asked, a recovery policy.
+class Learner:
+    """Learns a task policy, and what the algorithm needs of Q_risk, dynamics and recovery policy.
 
     Attributes:
         task_replay: transitions met online, for the task policy.
@@ -39,55 +41,75 @@ class RecoveryLearner:
         updates: gradient rounds so far.
     """
 
-    def __init__(self, config: Config, interface: Expected, seed: int = 0) -> None:
-        """Build with weights that depend on the seed alone.
+    def __init__(
+        self,
+        algorithm: str,
+        config: Config,
+        interface: Expected,
+        seeds: Sequence[int] = (0,),
+        device: str = "cpu",
+    ) -> None:
+        """Build with weights that depend on the seeds alone.
 
         Args:
+            algorithm: a name of the catalogue.
             config: the settings.
             interface: names, units and limits of the plant.
-            seed: fixes weights, batches and noise.
+            seeds: fix weights, batches and noise; each trains a policy of its own, side by side.
+            device: where networks live: `cpu` or `cuda`.
         """
         self.config = config
         self.interface = interface
+        self.seeds = tuple(seeds)
+        self.device = torch.device(device)
         low, high = tuple(interface.action_low), tuple(interface.action_high)
         observations = len(interface.observation_names)
-        sizes = Sizes(observations, low, high, (config.hidden,) * config.layers)
-        model_sizes = Sizes(
-            observations, low, high, (config.dynamics_hidden,) * config.dynamics_layers
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        count = len(self.seeds)
+        hidden = (config.hidden,) * config.layers
+        sizes = Sizes(observations, low, high, hidden, count)
+        model_hidden = (config.dynamics_hidden,) * config.dynamics_layers
+        model_sizes = Sizes(observations, low, high, model_hidden)
+        with torch.random.fork_rng(devices=[]), torch.device(self.device):
+            torch.manual_seed(_mixed(self.seeds))
             self.sac = sac.Sac(sizes, config)
             self.risk = risk.Risk(sizes, config)
-            self.dynamics = DynamicsEnsemble(model_sizes, config.ensemble)
-        self.dynamics_optimiser = sac.adam(self.dynamics, config.dynamics_learning_rate)
-        self.task_replay = Replay(config.capacity, observations, len(low))
-        self.risk_replay = Replay(config.capacity, observations, len(low))
-        self.demos = Replay(max(1, config.offline_size), observations, len(low))
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
+            self.dynamics = [DynamicsEnsemble(model_sizes, config.ensemble) for _ in self.seeds]
+        self.dynamics_optimisers = [
+            sac.adam(ensemble, config.dynamics_learning_rate) for ensemble in self.dynamics
+        ]
+        self.task_replay = Replay(config.capacity, observations, len(low), count)
+        self.risk_replay = Replay(config.capacity, observations, len(low), count)
+        demos = config.offline_size if config.task_demos > 0 else 1
+        self.demos = Replay(max(1, demos), observations, len(low), count)
+        self.rng = np.random.default_rng(self.seeds)
+        self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
+        parts = Parts(self.sac, self.risk, self.generator, count)
+        self.algorithm = catalogue.entry(algorithm).kind(config, parts)
         self.updates = 0
         self.dynamics_fitted = False
-        self.scaled = False
+        self.scaled = not config.scale_observations
 
     @property
     def trains_recovery(self) -> bool:
         """Whether the model-free recovery policy is used, and so trained."""
-        return self.config.recovery == "model-free" or self.config.bootstrap == "composite"
+        used = self.config.recovery in ("model-free", "editor")
+        return used or self.config.bootstrap == "composite"
 
-    def load_offline(self, data: Mapping[str, Array]) -> None:
+    def load_offline(self, data: Mapping[str, Array], index: int = 0) -> None:
         """Take offline transitions, and the observation scale from them if there is none yet.
 
         Args:
             data: arrays of N rows: observation, action, cost, next_observation; for the task
                 policy also reward; terminated and truncated, else a cost is what terminates.
+            index: which of the seeds they are for.
         """
         rows = offline.rows(data)
         if not self.scaled:  # restored networks keep the scale they were trained with
-            self.fit_scale(rows.observation)
-        kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
-        kept |= ~offline.starts_in_violation(rows)
-        self.risk_replay.extend(offline.choose(rows, kept))
+            self._fit_scale(rows.observation, index)
+        if self.algorithm.uses_risk:
+            kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
+            kept |= ~offline.starts_in_violation(rows)
+            self.risk_replay.extend(offline.choose(rows, kept), index)
         if self.config.task_demos > 0:
             if "reward" not in data:
                 raise LearnError("task_demos needs rewards in the offline data; set it to 0")
@@ -95,29 +117,55 @@ class RecoveryLearner:
             # attractive; leaving those rows out lets the critic dream of what lies behind a wall.
             # The recording went on instead, stuck, and that is what the task policy learns from.
             ends = rows.terminated & (rows.cost == 0)
-            self.demos.extend(rows._replace(terminated=ends))
+            self.demos.extend(rows._replace(terminated=ends), index)
+        if index == len(self.seeds) - 1:
+            self.scaled = True
 
-    def fit_scale(self, observations: Array) -> None:
-        """Scale observations by the statistics of these, (N, O), in every network."""
-        tensor = torch.from_numpy(np.ascontiguousarray(observations, np.float32))
-        for network in self._networks().values():
-            if not isinstance(network, DynamicsEnsemble):
-                network.scaling.fit(tensor)
+    def fit_scale(self) -> None:
+        """Scale observations by the statistics of what was met so far, in every network."""
+        for index in range(len(self.seeds)):
+            self._fit_scale(self.task_replay.rows(index).observation, index)
         self.scaled = True
 
-    def add(self, transition: Transition) -> None:
-        """Take one online step."""
-        self.risk_replay.add(transition)
-        if not self.config.relabel:
-            transition = transition._replace(proposed=transition.executed)
-        self.task_replay.add(transition)
+    def _fit_scale(self, observations: Array, index: int) -> None:
+        tensor = sac.tensor(observations, self.device)
+        for network in self._networks().values():
+            if not isinstance(network, DynamicsEnsemble):
+                network.scaling.fit(tensor, index)
 
-    def propose(self, observation: Array) -> Array:
-        """A sample of the task policy, (O,) -> (A,)."""
+    def add(self, transition: Transition, index: int = 0, recovered: bool = False) -> None:
+        """Take one online step of one seed; `recovered` if another action than proposed acted."""
+        self.risk_replay.add(transition, index)
+        config = self.config
+        if config.timeout_terminates and transition.truncated:
+            transition = transition._replace(terminated=True)
+        executed = transition._replace(proposed=transition.executed)
+        self.task_replay.add(transition if config.relabel else executed, index)
+        if config.both_transitions and recovered:
+            self.task_replay.add(executed, index)
+
+    def propose(self, observations: Array) -> Array:
+        """An action to explore with for each seed, (S, O) -> (S, A)."""
         with torch.no_grad():
-            row = torch.from_numpy(np.asarray(observation, np.float32))[None]
-            action: Array = self.sac.actor.sample(row, self.generator)[0][0].numpy()
+            rows = sac.tensor(observations, self.device)[:, None]
+            action: Array = self.algorithm.propose(rows)[:, 0].cpu().numpy()
         return action
+
+    def risks(self, observations: Array, actions: Array) -> Array:
+        """Q_risk of one action for each seed, (S, O), (S, A) -> (S,)."""
+        with torch.no_grad():
+            rows = (sac.tensor(array, self.device)[:, None] for array in (observations, actions))
+            found: Array = self.risk.critic.risk(*rows)[:, 0].cpu().numpy()
+        return found
+
+    def recover(self, observation: Array, index: int = 0) -> Array:
+        """The recovery policy's action for one seed, (O,) -> (A,)."""
+        rows = np.zeros((len(self.seeds), 1, len(observation)), np.float32)
+        rows[index, 0] = observation
+        with torch.no_grad():
+            action = self.risk.recovery.sample(sac.tensor(rows, self.device), self.generator)
+        found: Array = action[index, 0].cpu().numpy()
+        return found
 
     def update(self, n: int = 1) -> dict[str, float]:
         """Update everything that has data, `n` environment steps' worth.
@@ -129,26 +177,34 @@ class RecoveryLearner:
             LearnError: a loss is not finite; it says which, and nothing more is updated.
         """
         metrics: dict[str, Tensor] = {}
-        if not self.scaled and self.task_replay.size:
-            self.fit_scale(self.task_replay.rows().observation)
+        config = self.config
+        if not self.scaled and self.task_replay.size >= config.batch:
+            self.fit_scale()
         for _ in range(n):
-            for _ in range(self.config.updates_per_step):
-                if self.task_replay.size + self.demos.size >= self.config.batch:
+            for _ in range(config.updates_per_step):
+                if self.task_ready:
                     metrics |= self.update_task()
-            for _ in range(self.config.risk_updates_per_step):
+            for _ in range(config.risk_updates_per_step if config.online else 0):
                 if self.risk_ready:
                     metrics |= self.update_risk()
             self.updates += 1
         return self.finite(metrics)
 
     @property
+    def task_ready(self) -> bool:
+        """Enough rows for a batch of the task policy."""
+        return self.task_replay.size + self.demos.size >= self.config.batch
+
+    @property
     def risk_ready(self) -> bool:
         """Enough rows, and enough violations among them for a stratified batch."""
         config, replay = self.config, self.risk_replay
-        if config.recovery == "none":
-            return False
         wanted = config.batch * config.positive_fraction
-        return replay.size >= config.batch and replay.violations >= wanted
+        return (
+            self.algorithm.uses_risk
+            and replay.size >= config.batch
+            and replay.violations >= wanted
+        )
 
     def update_task(self) -> sac.Metrics:
         """One soft actor-critic update; a part of the batch from the demos."""
@@ -161,31 +217,39 @@ class RecoveryLearner:
             parts.append(self.demos.sample(self.rng, demos))
         if demos < count:
             parts.append(self.task_replay.sample(self.rng, count - demos))
-        rows = Transition(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        batch = sac.TaskBatch.of(rows)
-        return sac.update(self.sac, batch, self.config, self.generator)
+        rows = parts[0]
+        if len(parts) > 1:
+            rows = Transition(*(np.concatenate(pair, axis=1) for pair in zip(*parts, strict=True)))
+        batch = sac.TaskBatch.of(rows, self.device)
+        algorithm = self.algorithm
+        batch = batch._replace(reward=algorithm.reward(batch))
+        metrics = sac.update(
+            self.sac, batch, self.config, self.generator, algorithm.actor_penalty
+        )
+        return metrics | algorithm.after_update(batch)
 
     def update_risk(self) -> sac.Metrics:
         """One update of Q_risk, and of the recovery policy if it is used."""
-        config = self.config
+        config, algorithm = self.config, self.algorithm
         rows = self.risk_replay.sample(self.rng, config.batch, config.positive_fraction)
-        batch = risk.RiskBatch.of(rows)
-        next_action: risk.NextAction = self._task_sample
+        batch = risk.RiskBatch.of(rows, self.device)
+        next_action: risk.NextAction = algorithm.sample
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
+        recovery_loss = algorithm.recovery_loss if self.trains_recovery else None
         return risk.update(
-            self.risk, batch, config, next_action, self.generator, self.trains_recovery
+            self.risk, batch, config, next_action, self.generator, recovery_loss
         )
 
-    def fit_dynamics(self, epochs: int) -> dict[str, float]:
-        """Fit the ensemble to all transitions held."""
-        rows = self.risk_replay.rows()
+    def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
+        """Fit the ensemble of one seed to all its transitions."""
+        rows = self.risk_replay.rows(index)
         inputs = np.concatenate((rows.observation, rows.executed), axis=1)
         metrics = dynamics.fit(
-            self.dynamics,
-            self.dynamics_optimiser,
-            torch.from_numpy(inputs),
-            torch.from_numpy(rows.next_observation - rows.observation),
+            self.dynamics[index],
+            self.dynamics_optimisers[index],
+            sac.tensor(inputs, self.device),
+            sac.tensor(rows.next_observation - rows.observation, self.device),
             epochs=epochs,
             batch=self.config.dynamics_batch,
             generator=self.generator,
@@ -213,31 +277,33 @@ class RecoveryLearner:
         directory: Path | str,
         version: str = "unversioned",
         run: Mapping[str, Any] | None = None,
+        index: int = 0,
     ) -> dict[str, Path]:
-        """Write what has been learned as ONNX files that can fly at once.
+        """Write what one seed has learned as ONNX files that can fly at once.
 
         Returns:
             Paths by kind; `recovery_policy` is a file of kind task_policy. What was not learned
             (the dynamics before their first fit, Q_risk without a shield) is left out.
         """
-        networks: dict[str, nn.Module] = {"task_policy": self.sac.actor}
-        if self.config.recovery != "none":
-            networks["safety_critic"] = self.risk.critic
+        networks: dict[str, nn.Module] = {"task_policy": self.algorithm.deployed(index)}
+        if self.algorithm.uses_risk:
+            networks["safety_critic"] = member(self.risk.critic, index)
         if self.dynamics_fitted:
-            networks["dynamics"] = self.dynamics
+            networks["dynamics"] = self.dynamics[index]
         if self.trains_recovery:
-            networks["recovery_policy"] = self.risk.recovery
+            networks["recovery_policy"] = member(self.risk.recovery, index)
         contract = self._contract(version, run)
         return {
-            kind: exporting.export(network, Path(directory) / FILES[kind], contract).path
+            kind: exporting.export(network.cpu(), Path(directory) / FILES[kind], contract).path
             for kind, network in networks.items()
         }
 
     def export_policy(
-        self, path: Path | str, version: str, run: Mapping[str, Any] | None = None
+        self, path: Path | str, version: str, run: Mapping[str, Any] | None = None, index: int = 0
     ) -> Path:
-        """Write the task policy alone."""
-        return exporting.export(self.sac.actor, path, self._contract(version, run)).path
+        """Write the task policy of one seed alone."""
+        network = self.algorithm.deployed(index).cpu()
+        return exporting.export(network, path, self._contract(version, run)).path
 
     def _contract(self, version: str, run: Mapping[str, Any] | None) -> Contract:
         interface = self.interface
@@ -257,19 +323,29 @@ class RecoveryLearner:
         """Everything that the next update depends on, as tensors and plain values."""
         return {
             **checkpoint.collect(self._networks(), self._optimisers(), self._replays()),
-            "log_alpha": self.sac.log_alpha.detach().clone(),
+            **self._rest(),
             "rng": checkpoint.rng_state(self.rng),
             "generator": self.generator.get_state(),
-            "updates": self.updates,
-            "dynamics_fitted": self.dynamics_fitted,
-            "scaled": self.scaled,
         }
 
-    def weights(self) -> dict[str, Any]:
-        """The networks alone: what another learner can go on from with data of its own."""
+    def weights(self, index: int = 0) -> dict[str, Any]:
+        """One seed's networks alone: what another learner can go on from with data of its own."""
+        networks = {
+            name: member(network, index)
+            for name, network in self._networks().items()
+            if not isinstance(network, DynamicsEnsemble)
+        }
+        networks["dynamics_0"] = self.dynamics[index]
         return {
-            **checkpoint.collect(self._networks(), {}, {}),
+            **checkpoint.collect(networks, {}, {}),
+            **self._rest(),
+            "log_alpha": self.sac.log_alpha.detach()[index : index + 1].clone(),
+        }
+
+    def _rest(self) -> dict[str, Any]:
+        return {
             "log_alpha": self.sac.log_alpha.detach().clone(),
+            "algorithm": self.algorithm.state(),
             "updates": self.updates,
             "dynamics_fitted": self.dynamics_fitted,
             "scaled": self.scaled,
@@ -289,6 +365,7 @@ class RecoveryLearner:
         if whole:
             checkpoint.restore_rng(self.rng, state["rng"])
             self.generator.set_state(state["generator"])
+            self.algorithm.restore(state["algorithm"])
         self.updates = int(state["updates"])
         self.dynamics_fitted = bool(state["dynamics_fitted"])
         self.scaled = bool(state["scaled"])
@@ -297,16 +374,13 @@ class RecoveryLearner:
         """Write everything to one file, atomically."""
         checkpoint.save(path, {"learner": self.state()})
 
-    def save_weights(self, path: Path | str) -> None:
-        """Write the networks alone, atomically."""
-        checkpoint.save(path, {"learner": self.weights()})
+    def save_weights(self, path: Path | str, index: int = 0) -> None:
+        """Write the networks of one seed alone, atomically."""
+        checkpoint.save(path, {"learner": self.weights(index)})
 
     def load(self, path: Path | str) -> None:
         """Continue from a file that `save` or `save_weights` wrote."""
         self.restore(checkpoint.load(path)["learner"])
-
-    def _task_sample(self, observation: Tensor) -> Tensor:
-        return self.sac.actor.sample(observation, self.generator)[0]
 
     def _networks(self) -> dict[str, Any]:
         return {
@@ -316,7 +390,7 @@ class RecoveryLearner:
             "risk": self.risk.critic,
             "risk_target": self.risk.target,
             "recovery": self.risk.recovery,
-            "dynamics": self.dynamics,
+            **{f"dynamics_{i}": ensemble for i, ensemble in enumerate(self.dynamics)},
         }
 
     def _optimisers(self) -> dict[str, Any]:
@@ -326,8 +400,15 @@ class RecoveryLearner:
             "alpha": self.sac.alpha_optimiser,
             "risk": self.risk.critic_optimiser,
             "recovery": self.risk.recovery_optimiser,
-            "dynamics": self.dynamics_optimiser,
+            **{f"dynamics_{i}": each for i, each in enumerate(self.dynamics_optimisers)},
         }
 
     def _replays(self) -> dict[str, Replay]:
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
+
+
+def _mixed(seeds: Sequence[int]) -> int:
+    """One seed of many; of one, itself."""
+    if len(seeds) == 1:
+        return int(seeds[0])
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))

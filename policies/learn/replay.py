@@ -1,4 +1,7 @@
-"""Transitions in pre-allocated arrays, by name; nothing here is called `done`."""
+"""Transitions in pre-allocated arrays, by name; nothing here is called `done`.
+
+Letters: S seeds that train side by side, B batch, N rows, O observation, A action.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Array = NDArray[Any]
 
 
 class Transition(NamedTuple):
-    """One step; or many, with a leading dimension on everything.
+    """One step; or many, with leading dimensions on everything.
 
     `proposed` is what the task policy wanted, `executed` what the plant got. `terminated` means
     that nothing follows (violation or success), `truncated` that only the clock ran out.
@@ -31,96 +34,179 @@ class Transition(NamedTuple):
 
 
 class Replay:
-    """The newest `capacity` transitions.
+    """The newest `capacity` transitions of each seed.
+
+    All fields of a transition lie side by side in one row, so that a batch is one gather.
 
     Attributes:
-        size: transitions held.
-        violations: transitions held that cost something.
+        sizes: transitions held, (S,).
     """
 
-    def __init__(self, capacity: int, observation_size: int, action_size: int) -> None:
-        """Allocate for float32 observations (O,) and actions (A,)."""
+    def __init__(
+        self,
+        capacity: int,
+        observation_size: int,
+        action_size: int,
+        seeds: int = 1,
+        pixels: bool = False,
+    ) -> None:
+        """Allocate for float32 observations (O,) and actions (A,).
+
+        Args:
+            capacity: rows per seed.
+            observation_size: O.
+            action_size: A.
+            seeds: S.
+            pixels: observations are whole numbers in 0..255, kept in a byte each.
+        """
         self.capacity = capacity
-        self.size = 0
-        self._next = 0
-        widths = {"observation": observation_size, "next_observation": observation_size}
-        widths |= {"proposed": action_size, "executed": action_size}
-        self._arrays: dict[str, Array] = {}
-        for name in Transition._fields:
-            shape = (capacity, widths[name]) if name in widths else (capacity,)
-            kind = np.bool_ if name in ("terminated", "truncated") else np.float32
-            self._arrays[name] = np.zeros(shape, kind)
-        self._costly: list[int] = []  # rows with a cost
+        self.seeds = seeds
+        self.sizes = np.zeros(seeds, np.int64)
+        self._next = np.zeros(seeds, np.int64)
+        widths = dict.fromkeys(Transition._fields, 1)
+        widths |= dict.fromkeys(("observation", "next_observation"), observation_size)
+        widths |= dict.fromkeys(("proposed", "executed"), action_size)
+        self._pixels: Array | None = None
+        if pixels:
+            self._pixels = np.zeros((seeds, capacity, 2, observation_size), np.uint8)
+            del widths["observation"], widths["next_observation"]
+        self._columns: dict[str, slice] = {}
+        start = 0
+        for name, width in widths.items():
+            self._columns[name] = slice(start, start + width)
+            start += width
+        self._flat = {name for name, width in widths.items() if name not in _VECTORS}
+        self._rows = np.zeros((seeds, capacity, start), np.float32)
+        self._costly: list[list[int]] = [[] for _ in range(seeds)]  # rows with a cost
+
+    @property
+    def size(self) -> int:
+        """Transitions of the seed that has fewest."""
+        return int(self.sizes.min())
 
     @property
     def violations(self) -> int:
-        return len(self._costly)
+        """Transitions with a cost, of the seed that has fewest."""
+        return min(len(rows) for rows in self._costly)
 
-    def add(self, transition: Transition) -> None:
+    def add(self, transition: Transition, seed: int = 0) -> None:
         """Store one step, over the oldest if full."""
-        index = self._next
-        if self.size == self.capacity and self._arrays["cost"][index] > 0:
-            self._costly.remove(index)
-        for name, value in zip(Transition._fields, transition, strict=True):
-            self._arrays[name][index] = value
+        index = int(self._next[seed])
+        if self.sizes[seed] == self.capacity and index in self._costly[seed]:
+            self._costly[seed].remove(index)
+        row = self._rows[seed, index]
+        for name, columns in self._columns.items():
+            row[columns] = getattr(transition, name)
+        if self._pixels is not None:
+            self._pixels[seed, index, 0] = transition.observation
+            self._pixels[seed, index, 1] = transition.next_observation
         if transition.cost > 0:
-            self._costly.append(index)
-        self._next = (index + 1) % self.capacity
-        self.size = min(self.size + 1, self.capacity)
+            self._costly[seed].append(index)
+        self._next[seed] = (index + 1) % self.capacity
+        self.sizes[seed] = min(self.sizes[seed] + 1, self.capacity)
 
-    def extend(self, rows: Transition) -> None:
+    def extend(self, rows: Transition, seed: int = 0) -> None:
         """Store many steps, (N, ...)."""
         for row in zip(*rows, strict=True):
-            self.add(Transition(*row))
+            self.add(Transition(*row), seed)
 
-    def rows(self) -> Transition:
-        """Everything held, as views, oldest first only until it is full."""
-        return Transition(**{name: array[: self.size] for name, array in self._arrays.items()})
+    def rows(self, seed: int = 0) -> Transition:
+        """Everything held of one seed, (N, ...), oldest first only until it is full."""
+        size = int(self.sizes[seed])
+        pixels = None if self._pixels is None else self._pixels[seed, :size]
+        return self._named(self._rows[seed, :size], pixels)
 
     def sample(
         self, rng: np.random.Generator, count: int, positive_fraction: float = 0.0
     ) -> Transition:
-        """Draw rows with replacement.
+        """Draw rows with replacement, (S, B, ...).
 
         Args:
             rng: the source of chance.
-            count: rows wanted.
+            count: B.
             positive_fraction: part of them that cost something, as long as any do; 0 draws
                 uniformly from all.
         """
         if not self.size:
             raise LearnError("the replay buffer is empty; add transitions before updating")
-        indices = rng.integers(self.size, size=count)
-        if positive_fraction > 0 and 0 < self.violations < self.size:
-            costly = np.asarray(self._costly)
-            positives = int(count * positive_fraction)
-            indices[:positives] = costly[rng.integers(len(costly), size=positives)]
-            cost = self._arrays["cost"]
-            rest = indices[positives:]
-            while (again := cost[rest] > 0).any():  # negatives by rejection: they are the many
-                rest[again] = rng.integers(self.size, size=int(again.sum()))
-        return Transition(**{name: array[indices] for name, array in self._arrays.items()})
+        indices = rng.integers(self.sizes[:, None], size=(self.seeds, count))
+        if positive_fraction > 0:
+            for seed in range(self.seeds):
+                self._stratify(rng, seed, indices[seed], int(count * positive_fraction))
+        if self.seeds == 1:
+            rows = self._rows[0].take(indices[0], axis=0)[None]
+            pixels = None if self._pixels is None else self._pixels[0].take(indices[0], axis=0)[None]
+        else:
+            which = np.arange(self.seeds)[:, None]
+            rows = self._rows[which, indices]
+            pixels = None if self._pixels is None else self._pixels[which, indices]
+        return self._named(rows, pixels)
+
+    def _stratify(
+        self, rng: np.random.Generator, seed: int, indices: Array, positives: int
+    ) -> None:
+        """Make the first `positives` indices (B,) rows with a cost, and the others without."""
+        costly = np.asarray(self._costly[seed])
+        if not 0 < len(costly) < self.sizes[seed]:
+            return
+        indices[:positives] = costly[rng.integers(len(costly), size=positives)]
+        cost = self._rows[seed, :, self._columns["cost"].start]
+        rest = indices[positives:]
+        while (again := cost[rest] > 0).any():  # by rejection: those without are the many
+            rest[again] = rng.integers(self.sizes[seed], size=int(again.sum()))
+
+    def _named(self, rows: Array, pixels: Array | None) -> Transition:
+        """Rows (..., W) as the views of their fields."""
+        fields = {
+            name: rows[..., columns.start] if name in self._flat else rows[..., columns]
+            for name, columns in self._columns.items()
+        }
+        if pixels is not None:
+            fields |= {"observation": pixels[..., 0, :], "next_observation": pixels[..., 1, :]}
+        return Transition(**fields)
 
     def state(self) -> dict[str, Array]:
         """What `restore` needs: the rows in use and where the next goes."""
-        arrays = {name: array[: self.size].copy() for name, array in self._arrays.items()}
-        return {**arrays, "next": np.array(self._next)}
+        used = [self._rows[seed, : self.sizes[seed]] for seed in range(self.seeds)]
+        state = {"rows": np.concatenate(used), "sizes": self.sizes.copy(), "next": self._next.copy()}
+        if self._pixels is not None:
+            images = [self._pixels[seed, : self.sizes[seed]] for seed in range(self.seeds)]
+            state["pixels"] = np.concatenate(images)
+        return state
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Continue exactly where `state` was taken."""
-        size = len(state["cost"])
-        if size > self.capacity:
-            raise LearnError(f"{size} transitions do not fit a replay buffer of {self.capacity}")
-        for name, array in self._arrays.items():
-            if state[name].shape[1:] != array.shape[1:]:
-                raise LearnError(f"saved {name} has shape {state[name].shape}, not {array.shape}")
-            array[:size] = state[name]
-        self.size, self._next = size, int(state["next"])
-        self._costly = self._costly_in_order()
+        sizes, rows = state["sizes"], state["rows"]
+        if len(sizes) != self.seeds:
+            raise LearnError(f"the saved replay has {len(sizes)} seeds, this run {self.seeds}")
+        if sizes.max(initial=0) > self.capacity:
+            raise LearnError(
+                f"{sizes.max()} transitions do not fit a replay buffer of {self.capacity}; "
+                "raise capacity"
+            )
+        if rows.shape[1] != self._rows.shape[2] or ("pixels" in state) != (
+            self._pixels is not None
+        ):
+            raise LearnError(
+                f"saved rows have {rows.shape[1]} columns, not {self._rows.shape[2]}; "
+                "the checkpoint is of another environment"
+            )
+        start = 0
+        for seed, size in enumerate(sizes):
+            self._rows[seed, :size] = rows[start : start + size]
+            if self._pixels is not None:
+                self._pixels[seed, :size] = state["pixels"][start : start + size]
+            start += int(size)
+        self.sizes, self._next = sizes.copy(), state["next"].copy()
+        self._costly = [self._costly_in_order(seed) for seed in range(self.seeds)]
 
-    def _costly_in_order(self) -> list[int]:
+    def _costly_in_order(self, seed: int) -> list[int]:
         """Rows with a cost, oldest first, as `add` keeps them."""
-        order = (np.arange(self.size) + (self._next if self.size == self.capacity else 0)) % max(
-            self.size, 1
-        )
-        return [int(i) for i in order[self._arrays["cost"][order] > 0]]
+        size = int(self.sizes[seed])
+        shift = int(self._next[seed]) if size == self.capacity else 0
+        order = (np.arange(size) + shift) % max(size, 1)
+        cost = self._rows[seed, order, self._columns["cost"].start]
+        return [int(i) for i in order[cost > 0]]
+
+
+_VECTORS = ("observation", "next_observation", "proposed", "executed")

@@ -1,39 +1,60 @@
-"""One training run: what was asked, what it is made of, and how it stands."""
+"""A training run: what was asked, what it is made of, and how each of its seeds stands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetypilot.models.contract import Expected
-from safetypilot.policies.learn import config, manifest, recovery_rl
+from safetypilot.policies.learn import catalogue, config, manifest, presets
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.episodes import Episode, Episodes
 from safetypilot.policies.learn.errors import LearnError
-from safetypilot.policies.learn.recovery_rl import RecoveryRL
+from safetypilot.policies.learn.learner import Learner
 from safetypilot.policies.learn.world import World
 
-# What the command line calls an algorithm -> the settings that make it so
-ALGORITHMS: dict[str, dict[str, str]] = {
-    "recovery-rl": {},
-    "recovery-rl-model-free": {"recovery": "model-free"},
-    "unconstrained": {"recovery": "none"},
-}
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line.
+
+    Attributes:
+        algorithm: a name of the catalogue.
+        env: a short name or an id.
+        seeds: trained side by side.
+        preset: of the settings; see `presets`.
+        settings: changes to it, as typed.
+        episodes: overrides the preset's number.
+        steps: most environment steps per seed.
+        device: of the networks.
+        data: offline data set to learn from; empty makes it by the recipe.
+    """
+
+    algorithm: str = "recovery-rl"
+    env: str = "maze"
+    seeds: tuple[int, ...] = (0,)
+    preset: str = "default"
+    settings: Mapping[str, str] | None = None
+    episodes: int | None = None
+    steps: int | None = None
+    device: str = "cpu"
+    data: str = ""
 
 
 @dataclass
 class Tally:
-    """Counts of a run so far; they go into the checkpoint."""
+    """Counts of one seed so far; they go into the checkpoint."""
 
     episodes: int = 0
     successes: int = 0
     violations: int = 0
     interventions: int = 0
     return_sum: float = 0.0
-    wall_s: float = 0.0
+    finished: bool = False
 
-    def count(self, episode: recovery_rl.Episode) -> None:
+    def count(self, episode: Episode) -> None:
         self.episodes += 1
         self.successes += episode.success
         self.violations += episode.violation
@@ -45,76 +66,163 @@ class Tally:
         """(successes + 1) / (violations + 1), the figure of merit of the paper."""
         return (self.successes + 1) / (self.violations + 1)
 
-    @property
-    def note(self) -> str:
-        return f"{self.successes} successes, {self.violations} violations"
-
 
 @dataclass
 class Run:
     """One training run and where it writes."""
 
-    algorithm: str
-    env: str
-    seed: int
+    request: Request
     out: Path
     config: Config
     world: World
     interface: Expected
-    core: RecoveryRL
+    episodes: Episodes
     evaluation_env: Any
     commit: str  # of the code, when the run started
-    tally: Tally = field(default_factory=Tally)
+    tallies: list[Tally]
+    wall_s: float = 0.0
 
     @property
-    def models(self) -> Path:
-        return self.out / "models"
+    def learner(self) -> Learner:
+        return self.episodes.learner
+
+    def directory(self, index: int) -> Path:
+        """Where one seed writes: the run's own directory, or a part of it."""
+        seeds = self.request.seeds
+        return self.out if len(seeds) == 1 else self.out / f"seed-{seeds[index]}"
+
+    def models(self, index: int) -> Path:
+        return self.directory(index) / "models"
+
+    @property
+    def note(self) -> str:
+        successes = sum(tally.successes for tally in self.tallies)
+        violations = sum(tally.violations for tally in self.tallies)
+        return f"{successes} successes, {violations} violations"
+
+    def close(self) -> None:
+        for track in self.episodes.tracks:
+            track.env.close()
+        self.evaluation_env.close()
 
 
 def prepare(
-    algorithm: str,
-    env: str,
-    seed: int,
-    out: Path,
-    episodes: int | None,
-    steps: int | None,
-    settings: Mapping[str, str],
-    saved: Mapping[str, Any] | None,
-    world: World,
+    request: Request, out: Path, world: World, saved: Mapping[str, Any] | None = None
 ) -> Run:
-    """Check all input and build everything, before anything is written."""
-    if algorithm not in ALGORITHMS:
-        raise LearnError(f"unknown algorithm {algorithm!r}; known: {', '.join(ALGORITHMS)}")
+    """Check all input and build everything, before anything is written.
+
+    Args:
+        request: what was asked; with `saved`, only its `episodes`, `steps` and `settings` count.
+        out: directory of the run.
+        world: where environments come from.
+        saved: a checkpoint to go on from.
+    """
+    if saved is not None:
+        request = _resumed(request, saved)
+    catalogue.entry(request.algorithm)  # before the environment: its name is the likelier typo
+    if len(set(request.seeds)) != len(request.seeds) or not request.seeds:
+        raise LearnError(f"seeds {request.seeds}: give each once, and at least one")
     try:
-        interface = world.interface(env)
+        interface = world.interface(request.env)
+        envs = [world.make(request.env) for _ in (*request.seeds, "evaluation")]
     except ValueError as error:
         raise LearnError(str(error)) from None
-    if saved is None:
-        chosen = config.with_settings(config.preset(env), ALGORITHMS[algorithm])
-    else:
-        chosen = Config(**saved["config"])
-    chosen = config.with_settings(chosen, settings)
-    if episodes is not None:
-        chosen = replace(chosen, episodes=episodes)
-    if steps is not None:
-        chosen = replace(chosen, steps=steps)
-    core = RecoveryRL(chosen, world.make(env), interface, seed)
+    chosen = _settings(request, saved)
+    learner = Learner(request.algorithm, chosen, interface, request.seeds, request.device)
     run = Run(
-        *(algorithm, env, seed, out, chosen, world, interface, core, world.make(env)),
+        *(request, out, chosen, world, interface, Episodes(learner, envs[:-1]), envs[-1]),
         commit=manifest.commit(),
+        tallies=[Tally() for _ in request.seeds],
     )
     if saved is not None:
-        core.restore(saved["core"])
-        run.tally = Tally(**saved["tally"])
+        run.episodes.restore(saved["episodes"])
+        run.tallies = [Tally(**tally) for tally in saved["tallies"]]
+        run.wall_s = float(saved["wall_s"])
     return run
 
 
+def _settings(request: Request, saved: Mapping[str, Any] | None) -> Config:
+    kind = catalogue.entry(request.algorithm).kind.Settings
+    if saved is None:
+        chosen = catalogue.settings(request.algorithm, request.env, request.preset)
+    else:
+        chosen = kind(**saved["config"])
+    chosen = config.with_settings(chosen, request.settings or {})
+    if request.episodes is not None:
+        chosen = replace(chosen, episodes=request.episodes)
+    if request.steps is not None:
+        chosen = replace(chosen, steps=request.steps)
+    return chosen
+
+
+def _resumed(request: Request, saved: Mapping[str, Any]) -> Request:
+    try:
+        return replace(
+            request,
+            algorithm=str(saved["algorithm"]),
+            env=str(saved["env"]),
+            seeds=tuple(int(seed) for seed in saved["seeds"]),
+            preset=str(saved["preset"]),
+            data=str(saved["data"]),
+        )
+    except KeyError as error:
+        raise LearnError(f"the checkpoint lacks {error}; it is not of a training run") from None
+
+
 def state(run: Run) -> dict[str, Any]:
+    """What `prepare` needs to go on."""
+    request = run.request
     return {
-        "algorithm": run.algorithm,
-        "env": run.env,
-        "seed": run.seed,
+        "algorithm": request.algorithm,
+        "env": request.env,
+        "seeds": list(request.seeds),
+        "preset": request.preset,
+        "data": request.data,
         "config": run.config.to_dict(),
-        "tally": vars(run.tally).copy(),
-        "core": run.core.state(),
+        "tallies": [vars(tally).copy() for tally in run.tallies],
+        "wall_s": run.wall_s,
+        "episodes": run.episodes.state(),
     }
+
+
+def summary(run: Run, index: int, interrupted: bool) -> dict[str, Any]:
+    """The figures of one seed, as `summary.json` has them."""
+    tally, request = run.tallies[index], run.request
+    episodes = run.episodes
+    return {
+        "algorithm": request.algorithm,
+        "preset": request.preset,
+        "env": presets.short_name(request.env),
+        "seed": request.seeds[index],
+        "episodes": tally.episodes,
+        "steps": episodes.tracks[index].steps,
+        "successes": tally.successes,
+        "violations": tally.violations,
+        "interventions": tally.interventions,
+        "ratio": tally.ratio,
+        "return_mean": tally.return_sum / max(tally.episodes, 1),
+        "wall_s": run.wall_s,
+        "updates": run.learner.updates,
+        # of one seed; several side by side share the time
+        "updates_per_s": episodes.update_count / max(episodes.update_s, 1e-9),
+        "interrupted": interrupted,
+        "settings": run.config.to_dict(),
+    }
+
+
+def seeds_of(text: str) -> Sequence[int]:
+    """`3`, `0-4` or `0,2,5` as seeds.
+
+    Raises:
+        LearnError: it is none of these.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise LearnError(f"seeds {text!r}: write 3, 0-4 or 0,2,5") from None
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise LearnError(f"seeds {text!r}: give each once, and the smaller first, such as 0-4")
+    return tuple(seeds)

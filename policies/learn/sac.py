@@ -1,8 +1,13 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): the task policy, reward only."""
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): the task policy.
+
+Letters: S seeds that train side by side, B batch, O observation, A action, K critics. Every loss
+is summed over seeds: their weights are apart, so their gradients are too.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -16,30 +21,35 @@ from safetypilot.policies.learn.replay import Array, Transition
 
 Metrics = dict[str, Tensor]
 
+# (observation (S, B, O), action (S, B, A)) -> what the actor's loss has on top, (S, B)
+Penalty = Callable[[Tensor, Tensor], Tensor]
 
-def tensor(array: Array) -> Tensor:
-    """As float32, whatever it was."""
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+def tensor(array: Array, device: torch.device | str = "cpu") -> Tensor:
+    """As float32 on the device, whatever it was."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
 
 
 class TaskBatch(NamedTuple):
     """Rows for one update, float32."""
 
-    observation: Tensor  # (B, O)
-    action: Tensor  # (B, A), as proposed
-    reward: Tensor  # (B,)
-    next_observation: Tensor  # (B, O)
-    terminated: Tensor  # (B,), 1 where nothing follows; a time-out is not termination
+    observation: Tensor  # (S, B, O)
+    action: Tensor  # (S, B, A), as proposed
+    reward: Tensor  # (S, B)
+    cost: Tensor  # (S, B)
+    next_observation: Tensor  # (S, B, O)
+    terminated: Tensor  # (S, B), 1 where nothing follows; a time-out is not termination
 
     @classmethod
-    def of(cls, rows: Transition) -> TaskBatch:
+    def of(cls, rows: Transition, device: torch.device | str = "cpu") -> TaskBatch:
         """From replayed rows: the proposed action is what counts here."""
         return cls(
-            tensor(rows.observation),
-            tensor(rows.proposed),
-            tensor(rows.reward),
-            tensor(rows.next_observation),
-            tensor(rows.terminated),
+            tensor(rows.observation, device),
+            tensor(rows.proposed, device),
+            tensor(rows.reward, device),
+            tensor(rows.cost, device),
+            tensor(rows.next_observation, device),
+            tensor(rows.terminated, device),
         )
 
 
@@ -51,14 +61,15 @@ class Sac:
         self.actor = GaussianActor(sizes)
         self.critic = TwinCritic(sizes, probability=False)
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = torch.tensor(math.log(config.alpha), requires_grad=True)
+        self.log_alpha = torch.full((sizes.seeds,), math.log(config.alpha), requires_grad=True)
         self.actor_optimiser = adam(self.actor, config.learning_rate)
         self.critic_optimiser = adam(self.critic, config.learning_rate)
         self.alpha_optimiser = torch.optim.Adam([self.log_alpha], config.learning_rate)
 
     @property
-    def alpha(self) -> float:
-        return math.exp(self.log_alpha.item())
+    def alpha(self) -> Tensor:
+        """The temperature, (S, 1), without gradient."""
+        return self.log_alpha.detach().exp()[:, None]
 
 
 def adam(module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -73,52 +84,64 @@ def polyak(target: torch.nn.Module, source: torch.nn.Module, rate: float) -> Non
 
 
 def bellman_target(
-    sac: Sac, batch: TaskBatch, config: Config, generator: torch.Generator
+    sac: Sac, batch: TaskBatch, config: Config, generator: torch.Generator | None
 ) -> Tensor:
-    """r + (1 - terminated) gamma (min Q(s', a') - alpha log pi(a'|s')), (B,)."""
+    """r + (1 - terminated) gamma (min Q(s', a') - alpha log pi(a'|s')), (S, B)."""
     with torch.no_grad():
         action, density = sac.actor.sample(batch.next_observation, generator)
-        value = sac.target(batch.next_observation, action).amin(dim=0)
-        value = value - sac.log_alpha.exp() * density
+        value = sac.target(batch.next_observation, action).amin(dim=1)
+        value = value - sac.alpha * density
         follows = 1.0 - batch.terminated
         return config.reward_scale * batch.reward + follows * config.gamma * value
 
 
-def update(sac: Sac, batch: TaskBatch, config: Config, generator: torch.Generator) -> Metrics:
+def update(
+    sac: Sac,
+    batch: TaskBatch,
+    config: Config,
+    generator: torch.Generator | None,
+    penalty: Penalty | None = None,
+) -> Metrics:
     """One step of critic, actor, temperature and target.
 
-    The critic steps first and is then evaluated afresh for the actor, with its own parameters
-    frozen: neither stale graphs nor the actor's gradients reach it.
+    The critic steps first and is then evaluated afresh for the actor, which alone takes the
+    gradient: neither stale graphs nor the actor's gradients reach the critic.
+
+    Args:
+        sac: what learns.
+        batch: rows.
+        config: discount, rates, temperature.
+        generator: of the policy's noise.
+        penalty: what the actor pays beside its value, for constrained algorithms.
     """
     target = bellman_target(sac, batch, config, generator)
-    values = sac.critic(batch.observation, batch.action)  # (2, B)
-    critic_loss = (values - target).square().mean(dim=1).sum()
+    values = sac.critic(batch.observation, batch.action)  # (S, K, B)
+    critic_loss = (values - target[:, None]).square().mean(dim=2).sum()
     sac.critic_optimiser.zero_grad()
     critic_loss.backward()
     sac.critic_optimiser.step()
 
-    alpha = sac.log_alpha.exp().detach()
     action, density = sac.actor.sample(batch.observation, generator)
-    sac.critic.requires_grad_(False)
-    value = sac.critic(batch.observation, action).amin(dim=0)
-    actor_loss = (alpha * density - value).mean()
+    value = sac.critic(batch.observation, action).amin(dim=1)
+    loss = sac.alpha * density - value
+    if penalty is not None:
+        loss = loss + penalty(batch.observation, action)
+    actor_loss = loss.mean(dim=1).sum()
     sac.actor_optimiser.zero_grad()
-    actor_loss.backward()
+    actor_loss.backward(inputs=list(sac.actor.parameters()))
     sac.actor_optimiser.step()
-    sac.critic.requires_grad_(True)
 
-    entropy = -density.detach().mean()
+    entropy = -density.detach().mean(dim=1)  # (S,)
     if config.automatic_alpha:
         wanted = config.target_entropy * action.shape[-1]
-        alpha_loss = sac.log_alpha * (entropy - wanted)
-        sac.alpha_optimiser.zero_grad()
-        alpha_loss.backward()
+        sac.log_alpha.grad = (entropy - wanted) * 1.0
         sac.alpha_optimiser.step()
     polyak(sac.target, sac.critic, config.tau)
+    seeds = len(target)
     return {
-        "task/critic_loss": critic_loss.detach(),
-        "task/actor_loss": actor_loss.detach(),
+        "task/critic_loss": critic_loss.detach() / seeds,
+        "task/actor_loss": actor_loss.detach() / seeds,
         "task/value": values.detach().mean(),
-        "task/entropy": entropy,
-        "task/alpha": alpha,
+        "task/entropy": entropy.mean(),
+        "task/alpha": sac.alpha.mean(),
     }

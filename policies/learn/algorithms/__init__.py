@@ -1,0 +1,1 @@
+"""One short file per algorithm; `catalogue` knows them by name."""
