@@ -74,6 +74,7 @@ __all__ = [
     "load",
     "save",
     "summary",
+    "write",
 ]
 
 
@@ -98,6 +99,12 @@ def save(
     Raises:
         DatasetError: The data are wrong, something is in the way, or the disk is full.
     """
+    with Writer(path, about or About(), force=force, append=append) as writer:
+        write(writer, data)
+
+
+def write(writer: Writer, data: Mapping[str, Array]) -> None:
+    """As `save`, into a data set that is open."""
     unknown = set(data) - {*FIELDS, *OPTIONAL}
     if unknown:
         raise FieldError(
@@ -105,11 +112,10 @@ def save(
             f"out, the fields are {', '.join((*FIELDS, *OPTIONAL))}"
         )
     check(data)
-    with Writer(path, about or About(), force=force, append=append) as writer:
-        first = 0
-        for last in np.flatnonzero(episode_ends(data)):
-            writer.add(_episode(data, slice(first, int(last) + 1)))
-            first = int(last) + 1
+    first = 0
+    for last in np.flatnonzero(episode_ends(data)):
+        writer.add(_episode(data, slice(first, int(last) + 1)))
+        first = int(last) + 1
 
 
 def load(path: Path | str, *, success: bool = False) -> dict[str, Array]:
