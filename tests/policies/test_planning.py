@@ -18,7 +18,8 @@ HIGH = np.array([1.0, 0.5], np.float32)
 WIDE = PlannerConfig(horizon=4, population=200, max_iterations=12, initial_std=0.5, colour=0.5)
 CEM = replace(WIDE, method="cem", elites=20)
 ICEM = replace(WIDE, population=100, elites=8, max_iterations=10, answer="best")
-BOTH = pytest.mark.parametrize("config", [CEM, ICEM], ids=["cem", "icem"])
+MPPI = replace(WIDE, method="mppi", population=150, elites=20)
+EACH = pytest.mark.parametrize("config", [CEM, ICEM, MPPI], ids=["cem", "icem", "mppi"])
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -53,7 +54,7 @@ class FakeClock:
         return wrapped
 
 
-@BOTH
+@EACH
 def test_finds_a_minimum_inside_the_box(config: PlannerConfig) -> None:
     target = rng(1).uniform(0.8 * LOW, 0.8 * HIGH, (4, 2)).astype(np.float32)
     found = search(config, distance_to(target))
@@ -62,7 +63,7 @@ def test_finds_a_minimum_inside_the_box(config: PlannerConfig) -> None:
     assert found.cost == pytest.approx(float(distance_to(target)(found.plan[None])[0]), abs=1e-6)
 
 
-@BOTH
+@EACH
 def test_finds_a_minimum_in_a_corner_and_stays_in_the_box(config: PlannerConfig) -> None:
     corner = np.tile(np.array([5.0, -5.0], np.float32), (4, 1))
     seen: list[Array] = []
@@ -170,7 +171,7 @@ def test_icem_never_loses_the_best_and_tries_guesses_first() -> None:
     np.testing.assert_array_equal(found.plan, guess[0])
 
 
-@BOTH
+@EACH
 def test_the_same_seed_gives_the_same_plan_and_another_another(config: PlannerConfig) -> None:
     cost = distance_to(np.full((4, 2), 0.3, np.float32))
     first, again, other = (search(config, cost, seed).plan for seed in (0, 0, 1))
@@ -178,7 +179,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_another(config: PlannerCo
     assert not np.array_equal(first, other)
 
 
-@BOTH
+@EACH
 def test_nan_is_the_worst_cost(config: PlannerConfig) -> None:
     target = np.full((4, 2), -0.5, np.float32)
 
@@ -193,7 +194,7 @@ def test_nan_is_the_worst_cost(config: PlannerConfig) -> None:
     np.testing.assert_allclose(found.plan, target, atol=0.2)
 
 
-@BOTH
+@EACH
 def test_nothing_but_nan_answers_with_the_previous_plan(config: PlannerConfig) -> None:
     state = PlannerState(config, LOW, HIGH)
     planning.plan(distance_to(np.full((4, 2), 0.3, np.float32)), state, config, rng())
@@ -203,7 +204,7 @@ def test_nothing_but_nan_answers_with_the_previous_plan(config: PlannerConfig) -
     np.testing.assert_array_equal(found.plan, before)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("budget", [0, 5, 10, 19, 25, 99, 1_000])
 def test_never_overruns_once_an_iteration_was_measured(config: PlannerConfig, budget: int) -> None:
     clock = FakeClock()
@@ -263,7 +264,7 @@ def test_recovers_from_believing_that_nothing_fits() -> None:
     assert tried[0] == 0 and tried[-1] > 5
 
 
-@BOTH
+@EACH
 def test_a_frozen_clock_runs_every_iteration(config: PlannerConfig) -> None:
     cost = distance_to(np.full((4, 2), 0.3, np.float32))
     state = PlannerState(config, LOW, HIGH)
@@ -295,7 +296,7 @@ def test_shift_beyond_the_horizon_or_back_in_time_forgets(steps: int) -> None:
     assert state.elites.shape[1] == 0
 
 
-@BOTH
+@EACH
 def test_a_warm_start_begins_where_the_last_plan_ended(config: PlannerConfig) -> None:
     target = np.full((4, 2), 0.4, np.float32)
     state = PlannerState(config, LOW, HIGH)
@@ -323,7 +324,9 @@ def test_one_step_and_one_candidate_are_enough() -> None:
         {"initial_std": 0.0},
         {"decay": 0.5},
         {"kept": 1.5},
-        {"method": "mppi"},
+        {"truncate": -1.0},
+        {"temperature": 0.0},
+        {"method": "gradient"},
         {"answer": "worst"},
     ],
     ids=lambda wrong: next(iter(wrong)),
