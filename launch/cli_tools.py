@@ -17,17 +17,28 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The algorithm: recovery-rl.")],
-    env: Annotated[
-        str, typer.Option(help="maze, navigation1, navigation2 or a Gymnasium id.")
-    ] = "maze",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The algorithm; see below.")],
+    env: Annotated[str, typer.Option(help="Short name of an environment, or a Gymnasium id.")] = (
+        "maze"
+    ),
+    preset: Annotated[
+        str, typer.Option(help="default, or published: as the original's code was.")
+    ] = "default",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
+    seeds: Annotated[
+        str, typer.Option(metavar="LIST", help="Several side by side as one batch: 0-4 or 0,2,5.")
+    ] = "",
     episodes: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    device: Annotated[str, typer.Option(help="Where networks learn: cpu or cuda.")] = "cpu",
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Offline data from `safetypilot collect`; else made."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/NAME-TIME.")
     ] = None,
@@ -38,7 +49,10 @@ def train(
 ) -> None:
     """Train a policy with its critic and recovery, behind the shield; exports ONNX models.
 
-    The first Ctrl-C stops after the episode under way, with a checkpoint for --resume.
+    The first Ctrl-C stops with a checkpoint for --resume.
+
+    NAME: sac, recovery-rl, recovery-rl-model-free, recovery-rl-visual, recovery-rl-q-sampling, lr,
+    rspo, sqrl, rp, rcpo, csc, safety-editor.
     """
     from importlib.util import find_spec
 
@@ -47,18 +61,26 @@ def train(
     from rich.console import Console
 
     from safetypilot.policies.learn import trainer
+    from safetypilot.policies.learn.run import seeds_of
 
-    choose("algorithm", name, trainer.ALGORITHMS)
+    choose("algorithm", name, [*trainer.ALGORITHMS, *trainer.ALIASES])
     console = Console(stderr=True, highlight=False)
+    wanted = trainer.Request(
+        algorithm=name,
+        env=env,
+        seeds=tuple(seeds_of(seeds)) if seeds else (seed,),
+        preset=preset,
+        settings=_parsed(settings or []),
+        episodes=episodes,
+        steps=steps,
+        device=device,
+        data=str(data or ""),
+    )
+    label = seeds or str(seed)
     try:
-        summary = trainer.train(
-            name,
-            env,
-            seed,
-            _directory(name, env, seed, out, resume),
-            episodes=episodes,
-            steps=steps,
-            settings=_parsed(settings or []),
+        summaries = trainer.train(
+            wanted,
+            _directory(name, env, label, out, resume),
             resume=resume,
             progress=not json,
             console=console,
@@ -66,15 +88,17 @@ def train(
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from None
     if json:
-        print_json(summary)
+        print_json(summaries[0] if len(summaries) == 1 else {"runs": summaries})
     else:
-        console.print(f"{summary['episodes']} episodes, {summary['successes']} successes, "
-                      f"{summary['violations']} violations")  # fmt: skip
-    if summary.get("interrupted"):
+        for summary in summaries:
+            console.print(f"seed {summary['seed']}: {summary['episodes']} episodes, "
+                          f"{summary['successes']} successes, "
+                          f"{summary['violations']} violations")  # fmt: skip
+    if any(summary.get("interrupted") for summary in summaries):
         raise typer.Exit(130)
 
 
-def _directory(name: str, env: str, seed: int, out: Path | None, resume: Path | None) -> Path:
+def _directory(name: str, env: str, seed: str, out: Path | None, resume: Path | None) -> Path:
     """Where results go; a resumed training goes on where it was."""
     if out is not None:
         return out

@@ -29,7 +29,8 @@ class LearnerConfig:
     """What is learned, from where, and how often it is announced.
 
     Attributes:
-        env: whose preset of policies/learn/config.py to use.
+        env: whose preset of policies/learn/presets.py to use.
+        algorithm: a name of policies/learn/catalogue.py.
         settings: changes to that preset, "key=value".
         start: weights or a checkpoint to go on from; empty starts anew with the offline phase.
         updates_per_step: gradient rounds per transition received.
@@ -40,6 +41,7 @@ class LearnerConfig:
     """
 
     env: str
+    algorithm: str = "recovery-rl"
     settings: tuple[str, ...] = ()
     start: str = ""
     updates_per_step: int = 1
@@ -68,8 +70,9 @@ class Learner(Node):
         try:
             import torch
 
-            from safetypilot.policies.learn import config as settings
-            from safetypilot.policies.learn.learner import RecoveryLearner
+            from safetypilot.policies.learn import catalogue
+            from safetypilot.policies.learn.config import with_settings
+            from safetypilot.policies.learn.learner import Learner as Core
         except ImportError as error:
             raise NodeError(
                 f"the learner needs the train extra ({error.name} is missing): "
@@ -78,11 +81,13 @@ class Learner(Node):
         torch.set_num_threads(1)
         try:
             registry.resolve(self.config.env)
-            chosen = settings.with_settings(
-                settings.preset(self.config.env),
+            algorithm = self.config.algorithm
+            chosen = with_settings(
+                catalogue.settings(algorithm, self.config.env),
                 dict(item.split("=", 1) for item in self.config.settings),
             )
-            self._learner = RecoveryLearner(chosen, self.context.interface, self.context.seed)
+            seeds = (self.context.seed,)
+            self._learner = Core(algorithm, chosen, self.context.interface, seeds)
             if self.config.start:
                 self._learner.load(self.config.start)
         except ValueError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from safetypilot.policies.learn import presets
@@ -24,7 +26,7 @@ class Entry(NamedTuple):
     """An algorithm and the settings that its name stands for."""
 
     kind: type[Algorithm]
-    settings: dict[str, str] = {}
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 ALGORITHMS: dict[str, Entry] = {

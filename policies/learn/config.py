@@ -153,6 +153,7 @@ Settings = TypeVar("Settings", bound=Config)
 
 _CHOICES = {
     "recovery": ("model-based", "model-free", "q-sampling", "visual", "editor", "none"),
+    "planner_method": ("random", "cem", "icem", "mppi"),
     "bootstrap": ("task", "composite"),
     "risk_loss": ("cross-entropy", "squared"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from safetypilot.policies.planning import PlannerConfig
 from safetypilot.policies.recovery import RecoveryConfig, RecoveryPlanner
 
 Array = NDArray[np.float32]
+Method = Literal["random", "cem", "icem", "mppi"]
 
 _PERIOD_NS = 1_000_000_000
 _FOREVER_NS = 1_000 * _PERIOD_NS  # every input is fresh in lockstep
@@ -85,11 +86,12 @@ class SampledRecovery:
 
     def plan(self, observation: Array, seq: int) -> Array:
         rng = np.random.default_rng((self._seed, seq))
-        actions = rng.uniform(self._low, self._high, (self._count, len(self._low)))
-        actions = actions.astype(np.float32)
+        drawn = rng.uniform(self._low, self._high, (self._count, len(self._low)))
+        actions: Array = drawn.astype(np.float32)
         rows = np.broadcast_to(observation, (self._count, len(observation)))
         risk = self._critic.run(observation=rows, action=actions)["risk"]
-        return actions[int(np.argmin(risk))][None]
+        best = int(np.argmin(risk))
+        return actions[best : best + 1]
 
     def reset(self) -> None:
         pass
@@ -236,7 +238,7 @@ def planner_config(config: Config) -> RecoveryConfig:
     """The planner's settings, as the deployed planner should have them."""
     return RecoveryConfig(
         PlannerConfig(
-            method=config.planner_method,
+            method=cast(Method, config.planner_method),  # checked by Config
             horizon=config.horizon,
             population=config.planner_population,
             elites=config.planner_elites,

@@ -201,9 +201,7 @@ class Learner:
         config, replay = self.config, self.risk_replay
         wanted = config.batch * config.positive_fraction
         return (
-            self.algorithm.uses_risk
-            and replay.size >= config.batch
-            and replay.violations >= wanted
+            self.algorithm.uses_risk and replay.size >= config.batch and replay.violations >= wanted
         )
 
     def update_task(self) -> sac.Metrics:
@@ -223,9 +221,7 @@ class Learner:
         batch = sac.TaskBatch.of(rows, self.device)
         algorithm = self.algorithm
         batch = batch._replace(reward=algorithm.reward(batch))
-        metrics = sac.update(
-            self.sac, batch, self.config, self.generator, algorithm.actor_penalty
-        )
+        metrics = sac.update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
         return metrics | algorithm.after_update(batch)
 
     def update_risk(self) -> sac.Metrics:
@@ -237,9 +233,7 @@ class Learner:
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
         recovery_loss = algorithm.recovery_loss if self.trains_recovery else None
-        return risk.update(
-            self.risk, batch, config, next_action, self.generator, recovery_loss
-        )
+        return risk.update(self.risk, batch, config, next_action, self.generator, recovery_loss)
 
     def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
         """Fit the ensemble of one seed to all its transitions."""

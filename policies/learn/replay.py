@@ -135,7 +135,9 @@ class Replay:
                 self._stratify(rng, seed, indices[seed], int(count * positive_fraction))
         if self.seeds == 1:
             rows = self._rows[0].take(indices[0], axis=0)[None]
-            pixels = None if self._pixels is None else self._pixels[0].take(indices[0], axis=0)[None]
+            pixels = (
+                None if self._pixels is None else self._pixels[0].take(indices[0], axis=0)[None]
+            )
         else:
             which = np.arange(self.seeds)[:, None]
             rows = self._rows[which, indices]
@@ -168,7 +170,11 @@ class Replay:
     def state(self) -> dict[str, Array]:
         """What `restore` needs: the rows in use and where the next goes."""
         used = [self._rows[seed, : self.sizes[seed]] for seed in range(self.seeds)]
-        state = {"rows": np.concatenate(used), "sizes": self.sizes.copy(), "next": self._next.copy()}
+        state: dict[str, Array] = {
+            "rows": np.concatenate(used),
+            "sizes": self.sizes.copy(),
+            "next": self._next.copy(),
+        }
         if self._pixels is not None:
             images = [self._pixels[seed, : self.sizes[seed]] for seed in range(self.seeds)]
             state["pixels"] = np.concatenate(images)

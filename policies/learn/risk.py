@@ -134,9 +134,7 @@ def update(
     logits = risk.critic.logits(batch.observation, batch.action)  # (S, K, B)
     loss = error(logits, target, config.risk_loss).mean(dim=2).sum()
     if config.conservative > 0:
-        loss = loss + config.conservative * conservative_gap(
-            risk, batch, logits, next_action
-        ).sum()
+        loss = loss + config.conservative * conservative_gap(risk, batch, logits, next_action).sum()
     risk.critic_optimiser.zero_grad()
     loss.backward()
     risk.critic_optimiser.step()

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from safetypilot.policies.learn import checkpoint, evaluation, manifest
-from safetypilot.policies.learn.catalogue import ALGORITHMS
+from safetypilot.policies.learn.catalogue import ALGORITHMS, ALIASES
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.logbook import Display, Logbook
 from safetypilot.policies.learn.run import Request, Run, prepare, state, summary
 from safetypilot.policies.learn.world import World
 
-__all__ = ["ALGORITHMS", "CHECKPOINT", "Request", "train"]
+__all__ = ["ALGORITHMS", "ALIASES", "CHECKPOINT", "Request", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.pt"  # beside the ONNX files: where a learner in a running graph goes on from
@@ -203,9 +203,7 @@ def _active(run: Run) -> list[int]:
     config = run.config
     return [
         index
-        for index, (tally, track) in enumerate(
-            zip(run.tallies, run.episodes.tracks, strict=True)
-        )
+        for index, (tally, track) in enumerate(zip(run.tallies, run.episodes.tracks, strict=True))
         if tally.episodes < config.episodes and not 0 < config.steps <= track.steps
     ]
 

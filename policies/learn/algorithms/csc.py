@@ -16,7 +16,7 @@ from safetypilot.policies.learn.algorithms import sqrl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(sqrl.Settings):
+class CscSettings(sqrl.SqrlSettings):
     """LR's settings, SQRL's number of samples, and a conservative Q_risk."""
 
     conservative: float = 0.05
@@ -25,7 +25,7 @@ class Settings(sqrl.Settings):
 class Csc(sqrl.Sqrl):
     """The first draw that is safe, where SQRL weighs all safe draws by density."""
 
-    Settings = Settings
+    Settings = CscSettings
 
     def propose(self, observation: Tensor) -> Tensor:
         action, _, risk = self._candidates(observation)

@@ -19,7 +19,7 @@ from safetypilot.policies.learn.sac import Metrics, TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Config):
+class LrSettings(Config):
     """Attributes:
     nu: the multiplier at first, in units of reward.
     nu_learning_rate: of log nu; 0 holds it.
@@ -33,10 +33,10 @@ class Settings(Config):
 class LagrangianRelaxation(Algorithm):
     """alpha log pi + nu (Q_risk - eps) - min Q."""
 
-    Settings = Settings
+    Settings = LrSettings
     uses_risk = True
 
-    def __init__(self, config: Settings, parts: Parts) -> None:
+    def __init__(self, config: LrSettings, parts: Parts) -> None:
         super().__init__(config, parts)
         self.multiplier = DualGradient(config.nu, config.nu_learning_rate, parts.seeds)
         self.actor_penalty = self._penalty

@@ -19,7 +19,7 @@ from safetypilot.policies.learn.sac import Metrics, TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Config):
+class RcpoSettings(Config):
     """Attributes:
     penalty: lambda at first, in units of reward.
     penalty_learning_rate: of log lambda; 0 holds it.
@@ -33,10 +33,10 @@ class Settings(Config):
 class Rcpo(Algorithm):
     """r - lambda Q_risk(s, a)."""
 
-    Settings = Settings
+    Settings = RcpoSettings
     uses_risk = True
 
-    def __init__(self, config: Settings, parts: Parts) -> None:
+    def __init__(self, config: RcpoSettings, parts: Parts) -> None:
         super().__init__(config, parts)
         self.multiplier = DualGradient(config.penalty, config.penalty_learning_rate, parts.seeds)
         self._risk = torch.zeros(parts.seeds)

@@ -12,7 +12,7 @@ from safetypilot.policies.learn.sac import TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Config):
+class RpSettings(Config):
     """Attributes:
     penalty: taken from the reward of a violating step, in units of reward.
     """
@@ -24,7 +24,7 @@ class Settings(Config):
 class RewardPenalty(Algorithm):
     """r - penalty * cost."""
 
-    Settings = Settings
+    Settings = RpSettings
 
     def reward(self, batch: TaskBatch) -> Tensor:
         penalised: Tensor = batch.reward - self.config.penalty * batch.cost

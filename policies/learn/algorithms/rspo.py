@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from safetypilot.policies.learn.algorithms.base import Parts
-from safetypilot.policies.learn.algorithms.lr import LagrangianRelaxation
-from safetypilot.policies.learn.algorithms.lr import Settings as LrSettings
+from safetypilot.policies.learn.algorithms.lr import LagrangianRelaxation, LrSettings
 from safetypilot.policies.learn.sac import Metrics, TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(LrSettings):
+class RspoSettings(LrSettings):
     """Attributes:
     nu: the multiplier of the first episode.
     nu_end: of the last.
@@ -32,9 +31,9 @@ class Settings(LrSettings):
 class Rspo(LagrangianRelaxation):
     """nu by the number of the episode."""
 
-    Settings = Settings
+    Settings = RspoSettings
 
-    def __init__(self, config: Settings, parts: Parts) -> None:
+    def __init__(self, config: RspoSettings, parts: Parts) -> None:
         super().__init__(config, parts)
         self._nu = torch.full((parts.seeds,), config.nu)
 

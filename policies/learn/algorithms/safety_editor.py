@@ -18,7 +18,7 @@ from safetypilot.policies.learn.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Config):
+class EditorSettings(Config):
     """Attributes:
     editor_weight: of value given up, per unit of risk. The branch's default of 0 never heeds
         the task; its example was 0.5.
@@ -33,7 +33,7 @@ class Settings(Config):
 class SafetyEditor(Algorithm):
     """The recovery policy as editor."""
 
-    Settings = Settings
+    Settings = EditorSettings
     uses_risk = True
 
     def recovery_loss(self, observation: Tensor, action: Tensor) -> Tensor:

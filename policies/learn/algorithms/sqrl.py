@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from safetypilot.models.filtered import FilteredPolicy
 from safetypilot.models.networks import member
-from safetypilot.policies.learn.algorithms.lr import LagrangianRelaxation
-from safetypilot.policies.learn.algorithms.lr import Settings as LrSettings
+from safetypilot.policies.learn.algorithms.lr import LagrangianRelaxation, LrSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(LrSettings):
+class SqrlSettings(LrSettings):
     """Attributes:
     samples: actions that are drawn and filtered.
     """
@@ -29,7 +28,7 @@ class Settings(LrSettings):
 class Sqrl(LagrangianRelaxation):
     """LR whose actions pass a filter."""
 
-    Settings = Settings
+    Settings = SqrlSettings
 
     def propose(self, observation: Tensor) -> Tensor:
         action, density, risk = self._candidates(observation)
