@@ -1,7 +1,7 @@
 """Plan views of our worlds: plain numbers for drawings, planners and tests. Imports no simulator.
 
-Sources: sections 4.1 and 4.2 of the fact sheet on Recovery RL (arXiv 2010.15920). The maze is in
-metres; Navigation has no physical unit, its lengths are "units".
+Sources: sections 4.1, 4.2, 4.3 and 4.6 of the fact sheet on Recovery RL (arXiv 2010.15920). Mazes
+are in metres, Reach is in centimetres; Navigation has no physical unit, its lengths are "units".
 """
 
 from dataclasses import dataclass
@@ -45,6 +45,22 @@ MAZE = Geometry(
     agent_radius=0.025,
 )
 
+# Two rooms with a closed wall around them; the door between them is y in (0.03, 0.23).
+IMAGE_MAZE = Geometry(
+    bounds=(-0.3, 0.3, -0.3, 0.3),
+    walls=(
+        (-0.105, -0.095, -0.3, 0.3),
+        (0.095, 0.105, 0.23, 0.3),
+        (0.095, 0.105, -0.3, 0.03),
+        (-0.1, 0.1, -0.105, -0.095),
+        (0.1, 0.3, -0.105, -0.095),
+    ),
+    start=(-0.04, 0.04, 0.0, 0.22),
+    goal=(0.25, 0.25),
+    goal_radius=0.03 * 2**0.5,  # as in the maze
+    agent_radius=0.035,
+)
+
 NAVIGATION1 = Geometry(
     bounds=(-110.0, 20.0, -15.0, 15.0),
     walls=(
@@ -64,5 +80,25 @@ NAVIGATION2 = Geometry(
     start=(-53.0, -47.0, -3.0, 3.0),
     goal=(0.0, 0.0),
     goal_radius=4.0,
+    agent_radius=0.0,
+)
+
+# The workspace from above, in cm. The tool is a point; the obstacle is as high as the workspace.
+REACH = Geometry(
+    bounds=(3.0, 13.0, 3.0, 13.0),
+    walls=((7.7, 8.2, 6.9, 7.1),),
+    start=(6.0, 6.0, 7.0, 7.0),
+    goal=(9.0, 7.0),
+    goal_radius=1.0,
+    agent_radius=0.0,
+)
+
+# The part of it that the camera of the image task sees, with that task's two start positions.
+IMAGE_REACH = Geometry(
+    bounds=(4.0, 11.0, 4.5, 9.5),
+    walls=REACH.walls,
+    start=(6.0, 6.0, 6.7, 7.3),
+    goal=REACH.goal,
+    goal_radius=REACH.goal_radius,
     agent_radius=0.0,
 )

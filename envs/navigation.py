@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from safetypilot.envs import geometry
 from safetypilot.envs.actions import clipped
+from safetypilot.envs.raster import plan_scene
 
 VARIANTS = {1: geometry.NAVIGATION1, 2: geometry.NAVIGATION2}
 
@@ -36,7 +37,7 @@ class Navigation(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not follo
     `reset(options={"position": (x, y)})` starts there instead of at a draw from N((-50, 0), I).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 1}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self, variant: int, goal_radius: float = 4.0, render_mode: str | None = None
@@ -45,9 +46,12 @@ class Navigation(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not follo
             raise ValueError(f"variant is {variant!r}; there are Navigation 1 and 2")
         if not goal_radius > 0.0:
             raise ValueError(f"goal_radius is {goal_radius!r}; it must be positive")
-        if render_mode is not None:
-            raise ValueError(f"render_mode is {render_mode!r}; Navigation renders nothing")
-        self.render_mode = None
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"render_mode is {render_mode!r}; Navigation knows 'rgb_array' or None"
+            )
+        self.render_mode = render_mode
+        self._scene = plan_scene(VARIANTS[variant]) if render_mode else None
         self.goal_radius = goal_radius
         self._goal = np.array(VARIANTS[variant].goal)
         self._obstacles = np.array(VARIANTS[variant].walls)  # (obstacles, 4)
@@ -78,6 +82,10 @@ class Navigation(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not follo
         info = self._info()
         terminated = bool(info["cost"]) or info["success"]
         return self._observe(), reward, terminated, False, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """The plane from above, (rows, 480, 3), or None without a render mode; needs no OpenGL."""
+        return None if self._scene is None else self._scene.draw(*self._position)
 
     def _goal_distance(self) -> float:
         return float(np.linalg.norm(self._position - self._goal))

@@ -1,79 +1,29 @@
-"""The table of our environments, and what a node needs to know of any environment.
+"""Any environment by name: made, made flat for the stack, and described.
 
-Nothing heavy is imported before an environment is made: `describe` of one of ours reads a table.
+Nothing heavy is imported before an environment is made: `describe` of one of ours reads the table
+in envs/tasks.py.
 """
 
 import difflib
 import importlib
-from dataclasses import asdict, dataclass
 from typing import Any
 
-IDS = {
-    "maze": "safetypilot/Maze-v0",
-    "navigation1": "safetypilot/Navigation1-v0",
-    "navigation2": "safetypilot/Navigation2-v0",
-}
+from safetypilot.envs.tasks import IDS, TASKS, Description, Task
 
-
-@dataclass(frozen=True)
-class Description:
-    """Names, units and limits of an environment's observation and action, in order."""
-
-    observation_names: list[str]
-    observation_units: list[str]
-    action_names: list[str]
-    action_units: list[str]
-    action_low: list[float]
-    action_high: list[float]
-    failsafe: list[float]
-
-    @property
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "observation_size": len(self.observation_names)}
-
-
-@dataclass(frozen=True)
-class Task:
-    """How Gymnasium builds one of our environments, and what it looks like from outside."""
-
-    entry_point: str
-    episode_steps: int
-    kwargs: dict[str, Any]
-    description: Description
-
-
-_NAVIGATION = Description(
-    observation_names=["x", "y"],
-    observation_units=["1", "1"],
-    action_names=["step_x", "step_y"],
-    action_units=["1", "1"],
-    action_low=[-1.0, -1.0],
-    action_high=[1.0, 1.0],
-    failsafe=[0.0, 0.0],
-)
-
-TASKS = {
-    IDS["maze"]: Task(
-        entry_point="safetypilot.envs.maze:Maze",
-        episode_steps=100,
-        kwargs={},
-        description=Description(
-            observation_names=["x", "y"],
-            observation_units=["m", "m"],
-            action_names=["force_x", "force_y"],
-            action_units=["0.05 N", "0.05 N"],  # the motors' gear: 0.1 pushes with 5 mN
-            action_low=[-0.1, -0.1],
-            action_high=[0.1, 0.1],
-            failsafe=[0.0, 0.0],
-        ),
-    ),
-    IDS["navigation1"]: Task(
-        "safetypilot.envs.navigation:Navigation", 100, {"variant": 1}, _NAVIGATION
-    ),
-    IDS["navigation2"]: Task(
-        "safetypilot.envs.navigation:Navigation", 100, {"variant": 2}, _NAVIGATION
-    ),
-}
+__all__ = [
+    "IDS",
+    "TASKS",
+    "Description",
+    "Task",
+    "UnknownEnvironmentError",
+    "UnsupportedEnvironmentError",
+    "describe",
+    "describe_spaces",
+    "make",
+    "make_flat",
+    "register",
+    "resolve",
+]
 
 
 class UnknownEnvironmentError(ValueError):
@@ -139,6 +89,37 @@ def make(name_or_id: str, **kwargs: Any) -> Any:
     return gymnasium.make(env_id, **kwargs)
 
 
+def make_flat(name_or_id: str, **kwargs: Any) -> Any:
+    """Make an environment as the stack sees it: float32 vectors in, float32 vectors out.
+
+    Observations are flattened (images keep their values, 0 to 255), a discrete choice becomes a
+    vector of preferences (envs/discrete.py), infos and options are left alone.
+
+    Args:
+        name_or_id: A short name of ours or a Gymnasium id.
+        **kwargs: Passed on to `gymnasium.make`.
+
+    Raises:
+        UnknownEnvironmentError: Nobody knows the name.
+        UnsupportedEnvironmentError: Spaces that the stack cannot carry.
+    """
+    from gymnasium.spaces import Discrete
+
+    from safetypilot.envs.discrete import Preferences
+    from safetypilot.envs.flat import Flat
+
+    env = make(name_or_id, **kwargs)
+    try:
+        describe_spaces(env.observation_space, env.action_space, name_or_id)
+    except UnsupportedEnvironmentError:
+        env.close()
+        raise
+    if isinstance(env.action_space, Discrete):
+        env = Preferences(env)
+    space = env.observation_space
+    return env if len(space.shape) == 1 and space.dtype == "float32" else Flat(env)
+
+
 def describe(name_or_id: str, **kwargs: Any) -> dict[str, Any]:
     """Names, units and limits of an environment, as the plant interface wants them.
 
@@ -148,11 +129,12 @@ def describe(name_or_id: str, **kwargs: Any) -> dict[str, Any]:
 
     Returns:
         Lists `observation_names`, `observation_units`, `action_names`, `action_units`,
-        `action_low`, `action_high`, `failsafe`, and the int `observation_size`.
+        `action_low`, `action_high`, `failsafe`, and the int `observation_size`. A name such as
+        `image[64,64,3]` stands for all values of an image.
 
     Raises:
         UnknownEnvironmentError: Nobody knows the name.
-        UnsupportedEnvironmentError: Spaces that are not flat boxes, or unbounded actions.
+        UnsupportedEnvironmentError: Spaces that the stack cannot carry.
     """
     env_id = resolve(name_or_id)
     if env_id in TASKS:
@@ -166,36 +148,55 @@ def describe(name_or_id: str, **kwargs: Any) -> dict[str, Any]:
 
 def describe_spaces(observation_space: Any, action_space: Any, env_id: str) -> dict[str, Any]:
     """As `describe`, with generic names, from the spaces of an environment made already."""
-    import numpy as np
-
-    size = _flat_size(observation_space, "observation", env_id)
-    actions = _flat_size(action_space, "action", env_id)
-    low, high = action_space.low, action_space.high
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise UnsupportedEnvironmentError(
-            f"{env_id}: the action space {action_space} has infinite bounds; a shield needs a "
-            "finite action box. Wrap it with gymnasium.wrappers.RescaleAction or ClipAction."
-        )
+    names = _observation_names(observation_space, env_id)
+    actions, low, high, failsafe = _actions(action_space, env_id)
     return Description(
-        observation_names=[f"observation_{i}" for i in range(size)],
-        observation_units=[""] * size,
-        action_names=[f"action_{i}" for i in range(actions)],
-        action_units=[""] * actions,
-        action_low=[float(value) for value in low],
-        action_high=[float(value) for value in high],
-        failsafe=[float(value) for value in np.clip(0.0, low, high)],
+        observation_names=names,
+        observation_units=[""] * len(names),
+        action_names=actions,
+        action_units=[""] * len(actions),
+        action_low=low,
+        action_high=high,
+        failsafe=failsafe,
     ).as_dict
 
 
-def _flat_size(space: Any, what: str, env_id: str) -> int:
+def _observation_names(space: Any, env_id: str) -> list[str]:
     import gymnasium
 
+    if isinstance(space, gymnasium.spaces.Box):
+        if len(space.shape) == 1:
+            return [f"observation_{i}" for i in range(space.shape[0])]
+        if space.dtype == "uint8" and len(space.shape) == 3 and space.shape[2] <= 4:
+            return ["image[{},{},{}]".format(*space.shape)]
+    raise UnsupportedEnvironmentError(
+        f"{env_id}: the observation space is {space}; a Box of one dimension is needed, or an "
+        "image (height, width, channels) of uint8. Wrap it with "
+        "gymnasium.wrappers.FlattenObservation or TransformObservation."
+    )
+
+
+def _actions(space: Any, env_id: str) -> tuple[list[str], list[float], list[float], list[float]]:
+    """Names, low, high and failsafe of an action space as the stack sees it."""
+    import gymnasium
+    import numpy as np
+
+    if isinstance(space, gymnasium.spaces.Discrete):
+        n = int(space.n)
+        return [f"choice_{i}" for i in range(n)], [0.0] * n, [1.0] * n, [0.0] * n
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise UnsupportedEnvironmentError(
-            f"{env_id}: the {what} space is {space}; a Box of one dimension is needed. Wrap it "
-            "with gymnasium.wrappers.FlattenObservation, or choose a continuous variant."
+            f"{env_id}: the action space is {space}; a Box of one dimension or a Discrete is "
+            "needed. Wrap it with gymnasium.wrappers.TransformAction."
         )
-    return int(space.shape[0])
+    low, high = space.low, space.high
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise UnsupportedEnvironmentError(
+            f"{env_id}: the action space {space} has infinite bounds; a shield needs a "
+            "finite action box. Wrap it with gymnasium.wrappers.RescaleAction or ClipAction."
+        )
+    names = [f"action_{i}" for i in range(len(low))]
+    return names, low.tolist(), high.tolist(), np.clip(0.0, low, high).tolist()
 
 
 def _unknown(name: str, error: Exception) -> str:

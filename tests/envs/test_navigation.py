@@ -115,7 +115,7 @@ def test_a_seed_fixes_the_episode():
     [
         ({"variant": 3}, "variant is 3"),
         ({"variant": 1, "goal_radius": 0.0}, "must be positive"),
-        ({"variant": 1, "render_mode": "human"}, "renders nothing"),
+        ({"variant": 1, "render_mode": "human"}, "knows 'rgb_array' or None"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, complaint):
