@@ -14,7 +14,7 @@ import torch
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.replay import Replay
 
-FORMAT = 1
+FORMAT = 2  # 1 had no dimension for seeds
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
