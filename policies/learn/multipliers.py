@@ -21,8 +21,9 @@ class DualGradient:
     """
 
     def __init__(self, start: float, rate: float, seeds: int = 1) -> None:
-        """Begin at `start` > 0 with Adam's learning rate `rate`; 0 holds it."""
-        self.log_value = torch.full((seeds,), math.log(start), requires_grad=True)
+        """Begin at `start` with Adam's learning rate `rate`; 0 stays where it is, for either."""
+        first = math.log(start) if start > 0 else -math.inf
+        self.log_value = torch.full((seeds,), first, requires_grad=True)
         self._optimiser = torch.optim.Adam([self.log_value], rate)
 
     @property

@@ -21,7 +21,7 @@ from safetypilot.policies.learn.sac import Metrics, TaskBatch
 @dataclass(frozen=True, kw_only=True)
 class LrSettings(Config):
     """Attributes:
-    nu: the multiplier at first, in units of reward.
+    nu: the multiplier at first, in units of reward; 0 is none at all.
     nu_learning_rate: of log nu; 0 holds it.
     """
 
@@ -39,7 +39,7 @@ class LagrangianRelaxation(Algorithm):
     def __init__(self, config: LrSettings, parts: Parts) -> None:
         super().__init__(config, parts)
         self.multiplier = DualGradient(config.nu, config.nu_learning_rate, parts.seeds)
-        self.actor_penalty = self._penalty
+        self.actor_penalty = self._penalty if config.nu > 0 else None
         self._excess = torch.zeros(parts.seeds)
 
     @property
@@ -54,6 +54,8 @@ class LagrangianRelaxation(Algorithm):
         return self.config.reward_scale * self.nu[:, None] * excess
 
     def after_update(self, batch: TaskBatch) -> Metrics:
+        if self.actor_penalty is None:
+            return {}
         self.multiplier.step(self._excess)
         return {"task/multiplier": self.nu.mean(), "task/risk_excess": self._excess.mean()}
 
