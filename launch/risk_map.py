@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from safetypilot.launch import trained
 from safetypilot.launch.cli_common import InputError, choose
 from safetypilot.launch.curve_plots import outputs
+from safetypilot.models import contract as contracts
 from safetypilot.models import runtime
 
 Floats = NDArray[np.float32]
@@ -81,7 +83,7 @@ def find(source: Path, env: str | None = None) -> Subject:
     except runtime.ModelError as error:
         raise InputError(str(error)) from None
     if model.contract.kind != "safety_critic":
-        raise InputError(f"{path} is a {model.contract.kind} model; a safety critic is needed")
+        raise InputError(f"{path} is a {model.contract.kind} model; a safety_critic is needed")
     name = env or about.env or str(model.contract.run.get("env", ""))
     if not name:
         raise InputError(f"{path} does not say for which task it is; say so with --env")
@@ -95,17 +97,17 @@ def _algorithm(about: trained.Trained) -> str:
 def _subject(model: runtime.Model, env: str, eps: float | None) -> Subject:
     from safetypilot.envs import registry
 
-    names = registry.describe(env)["observation_names"]
-    own = list(model.contract.observation_names)
-    if own != names:
-        raise InputError(
-            f"the critic observes {_few(own)}, {env} shows {_few(names)}; correct --env"
-        )
+    described = registry.describe(env)
+    names = described["observation_names"]
     if not is_planar(names, env):
         raise InputError(
             f"{env} observes {_few(names)}; a map needs a task in the plane, whose observation "
             "begins with x and y: maze, navigation1, navigation2 or reach"
         )
+    try:
+        contracts.check(model.contract, "safety_critic", SimpleNamespace(**described))
+    except runtime.ModelError as error:
+        raise InputError(f"{model.path} does not judge {env}: {error}") from None
     rest = np.zeros(0, np.float32)
     if len(names) > 2:
         world = registry.make(env)
