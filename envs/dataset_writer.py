@@ -1,5 +1,8 @@
 """Writes data sets, whole or not at all: into a scratch directory beside, then renamed.
 
+The HDF5 file grows in memory and goes to disk as bytes, because the library crashes where the disk
+is full (seen with h5py 3.16: tracebacks from destructors, then a segmentation fault).
+
 Letters: T steps of an episode, O observation size, A action size.
 """
 
@@ -7,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ import numpy as np
 
 from safetypilot.envs.dataset_check import Array, check_rows
 from safetypilot.envs.dataset_errors import (
+    DamagedDatasetError,
     DatasetError,
     DatasetExistsError,
     DatasetWriteError,
@@ -28,6 +31,7 @@ from safetypilot.envs.dataset_layout import DATA, FILE, METADATA, About, Episode
 from safetypilot.envs.dataset_reader import Metadata, library, read_metadata
 
 _FRAMES = 16  # images compressed together
+_GROWTH = 2**22  # bytes by which the file grows in memory
 
 
 class Writer:
@@ -63,33 +67,42 @@ class Writer:
     def __enter__(self) -> Writer:
         try:
             (self._scratch / DATA).mkdir(parents=True)
-            if self._old:
-                shutil.copyfile(self._old.file, self._scratch / DATA / FILE)
-            self._file = self._h5py.File(self._scratch / DATA / FILE, "a", track_order=True)
-            if self._old:
-                first = self._file["episode_0"]
-                size = int(np.prod(first["observations"].shape[1:]))
-                kind = str(first["observations"].dtype)
-                self._sizes = size, first["actions"].shape[1], kind
+        except OSError as error:
+            raise self._refusal(error) from None
+        try:
+            self._open()
         except (OSError, RuntimeError, KeyError) as error:
             self._discard()
-            raise self._refusal(error) from None
+            raise DamagedDatasetError(
+                f"{self._path} is damaged ({str(error).splitlines()[0]}); nothing can be added to "
+                "it, collect it again with --force"
+            ) from None
         return self
+
+    def _open(self) -> None:
+        self._file = self._h5py.File(
+            self._old.file if self._old else self._scratch / DATA / FILE,
+            "r+" if self._old else "w",
+            track_order=True,
+            driver="core",  # in memory
+            backing_store=False,
+            block_size=_GROWTH,
+        )
+        if self._old:
+            first = self._file["episode_0"]
+            size = int(np.prod(first["observations"].shape[1:]))
+            self._sizes = size, first["actions"].shape[1], str(first["observations"].dtype)
 
     def add(self, episode: Episode) -> None:
         """Write one episode; unless it terminated, its last row is marked as truncated.
 
         Raises:
-            DatasetError: it has bad values or other sizes than those before it, or the disk is
-                full.
+            DatasetError: it has bad values, or other sizes than those before it.
         """
         number = self.episodes + (self._old.episodes if self._old else 0)
         episode = _tidy(episode)
         self._check(episode, number)
-        try:
-            self._write(self._file.create_group(f"episode_{number}"), episode, number)
-        except (OSError, RuntimeError) as error:
-            raise self._refusal(error) from None
+        self._write(self._file.create_group(f"episode_{number}"), episode, number)
         self.episodes += 1
         self.rows += len(episode.rewards)
 
@@ -102,7 +115,7 @@ class Writer:
         try:
             if kind is None:
                 self._commit()
-        except (OSError, RuntimeError) as failure:
+        except OSError as failure:
             raise self._refusal(failure) from None
         finally:
             self._discard()
@@ -153,35 +166,32 @@ class Writer:
     def _commit(self) -> None:
         if not self.episodes or not self._sizes:
             raise EmptyDatasetError(f"{self._path}: no episode was given; nothing was written")
-        self._file.close()
-        folder = self._scratch / DATA
+        self._file.flush()
+        image = self._file.id.get_file_image()
         made = [{**self._about.made, "episodes": self.episodes, "rows": self.rows}]
         if self._old:
             before = {"episodes": self._old.episodes, "rows": self._old.rows}
             made = [*(self._old.made or [before]), *made]
         about = metadata(self._path.name, self._about, self._sizes, made)
-        about["dataset_size"] = round((folder / FILE).stat().st_size / 1e6, 1)
-        (folder / METADATA).write_text(json.dumps(about, indent=1) + "\n")
-        for name in (FILE, METADATA):
-            with open(folder / name, "rb") as file:
+        about["dataset_size"] = round(len(image) / 1e6, 1)
+        text = json.dumps(about, indent=1) + "\n"
+        for name, content in ((FILE, image), (METADATA, text.encode())):
+            with open(self._scratch / DATA / name, "wb") as file:
+                file.write(content)
+                file.flush()
                 os.fsync(file.fileno())
         _swap(self._scratch, self._path)
 
     def _refusal(self, error: Exception) -> DatasetError:
-        # HDF5 hides the system's own words in a long sentence.
-        inner = re.search(r"error message = '([^']*)'", str(error))
-        reason = inner[1] if inner else getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         return DatasetWriteError(
-            f"{self._path} cannot be written: {reason.splitlines()[0]}; nothing was replaced, make "
-            "room or choose another place"
+            f"{self._path} cannot be written: {reason}; nothing was replaced, make room or choose "
+            "another place"
         )
 
     def _discard(self) -> None:
-        try:
-            if hasattr(self, "_file"):
-                self._file.close()
-        except (OSError, RuntimeError):  # a full disk; the file goes anyway
-            pass
+        if hasattr(self, "_file"):
+            self._file.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
