@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
@@ -35,6 +36,24 @@ _TUPLES = (
     "action_high",
 )
 _REQUIRED = ("kind", *_TUPLES)
+_SHAPED = re.compile(r"\[([1-9]\d*(?:,[1-9]\d*)*)\]$")
+
+
+def observation_size(names: Sequence[str]) -> int:
+    """How many values observation names stand for; `image[64,64,3]` is one name for 12288."""
+    return sum(math.prod(_shape(name)) for name in names)
+
+
+def image_shape(names: Sequence[str]) -> tuple[int, int, int] | None:
+    """Height, width and channels if the observation is one image, else None."""
+    shape = _shape(names[0]) if len(names) == 1 else ()
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
+
+
+def _shape(name: str) -> tuple[int, ...]:
+    """The shape at the end of a name; empty where there is none."""
+    found = _SHAPED.search(name)
+    return tuple(int(side) for side in found[1].split(",")) if found else ()
 
 
 class Expected(Protocol):
@@ -119,7 +138,7 @@ class Contract:
 
     @property
     def observation_size(self) -> int:
-        return len(self.observation_names)
+        return observation_size(self.observation_names)
 
     @property
     def action_size(self) -> int:
@@ -204,8 +223,9 @@ def _same_names(what: str, got: tuple[str, ...], wanted: tuple[str, ...]) -> Non
     if got == wanted:
         return
     side, quantity = what.split("_")
-    if len(got) != len(wanted):
-        problem = f"{side} size {len(got)}, the plant has {len(wanted)}"
+    sizes = [observation_size(names) for names in (got, wanted)]
+    if quantity == "names" and sizes[0] != sizes[1]:
+        problem = f"{side} size {sizes[0]}, the plant has {sizes[1]}"
     elif sorted(got) == sorted(wanted):
         problem = f"{side} {quantity} in another order"
     else:

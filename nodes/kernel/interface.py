@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 from safetypilot.nodes.kernel.errors import KernelError
+
+_SHAPED = re.compile(r"\[([1-9]\d*(?:,[1-9]\d*)*)\]$")  # as in models/contract.py
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
     """Names, units and limits of a plant, in the order that arrays carry them.
 
+    An observation name may end in a shape: `image[64,64,3]` stands for 12288 values, row-major.
     `failsafe` is the action the plant applies by itself when it has no trusted command.
 
     Raises:
@@ -47,7 +51,8 @@ class Interface:
 
     @property
     def observation_size(self) -> int:
-        return len(self.observation_names)
+        """Values in an observation, all its names together."""
+        return sum(_size(name) for name in self.observation_names)
 
     @property
     def action_size(self) -> int:
@@ -64,3 +69,9 @@ class Interface:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Interface:
         return cls(**{key: tuple(data[key]) for key in cls.__dataclass_fields__})
+
+
+def _size(name: str) -> int:
+    """How many values an observation name stands for."""
+    shaped = _SHAPED.search(name)
+    return prod(int(side) for side in shaped[1].split(",")) if shaped else 1

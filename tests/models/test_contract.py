@@ -88,3 +88,27 @@ def test_supplement_fills_in_and_never_contradicts(contract):
     assert contracts.from_json(contract.to_json(), {"rate_hz": 20}) == contract
     with pytest.raises(ModelError, match="the launch file says"):
         contracts.from_json(contract.to_json(), {"rate_hz": 10})
+
+
+@pytest.mark.parametrize(
+    ("names", "size", "image"),
+    [
+        (("x", "y"), 2, None),
+        (("image[64,48,3]",), 9216, (64, 48, 3)),
+        (("image[64,48,3]", "speed"), 9217, None),
+        (("scan[180]",), 180, None),
+        (("odd[0,3]", "odd[x]"), 2, None),
+        ((), 0, None),
+    ],
+)
+def test_a_name_may_stand_for_a_whole_array(names, size, image):
+    assert contracts.observation_size(names) == size
+    assert contracts.image_shape(names) == image
+
+
+def test_an_image_of_another_size_is_refused(contract):
+    ours = replace(contract, observation_names=("image[4,4,3]",), observation_units=("1",))
+    other = replace(ours, observation_names=("image[2,4,3]",))
+    assert ours.observation_size == 48
+    with pytest.raises(ModelError, match="observation size 48, the plant has 24"):
+        contracts.check(ours, "task_policy", other)
