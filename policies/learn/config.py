@@ -43,6 +43,8 @@ class Config:
         automatic_alpha: follow `target_entropy`, which is per action dimension, of actions scaled
             to [-1, 1].
         task_demos: part of each task batch that comes from the offline transitions.
+        demo_size: of demonstrations to take that part from, in transitions; 0 takes it from the
+            offline transitions.
         relabel: store the proposed action for the task critic, not the executed one.
         both_transitions: where recovery acted, store the executed one for it as well.
         timeout_terminates: take the end of the clock for the end of the task, as the original did
@@ -95,6 +97,7 @@ class Config:
     automatic_alpha: bool = False
     target_entropy: float = -1.0
     task_demos: float = 0.0
+    demo_size: int = 0
     relabel: bool = True
     both_transitions: bool = False
     timeout_terminates: bool = False
@@ -178,7 +181,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         (
             *("updates_per_step", "risk_updates_per_step", "start_steps", "offline_updates"),
-            *("task_offline_updates", "dynamics_epochs", "dynamics_online_epochs", "steps"),
+            *(
+                "demo_size",
+                "task_offline_updates",
+                "dynamics_epochs",
+                "dynamics_online_epochs",
+                "steps",
+            ),
             *("novice_episodes", "evaluate_episodes", "final_episodes", "offline_size"),
         ),
         (0, _MANY),

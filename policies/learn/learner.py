@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from safetypilot.models import export as exporting
-from safetypilot.models.contract import Contract, Expected
+from safetypilot.models.contract import Contract, Expected, observation_size
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
 from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
 from safetypilot.policies.learn.algorithms.base import Parts
@@ -63,7 +63,7 @@ class Learner:
         self.seeds = tuple(seeds)
         self.device = torch.device(device)
         low, high = tuple(interface.action_low), tuple(interface.action_high)
-        observations = len(interface.observation_names)
+        observations = observation_size(interface.observation_names)
         count = len(self.seeds)
         hidden = (config.hidden,) * config.layers
         sizes = Sizes(observations, low, high, hidden, count)
@@ -79,7 +79,7 @@ class Learner:
         ]
         self.task_replay = Replay(config.capacity, observations, len(low), count)
         self.risk_replay = Replay(config.capacity, observations, len(low), count)
-        demos = config.offline_size if config.task_demos > 0 else 1
+        demos = (config.demo_size or config.offline_size) if config.task_demos > 0 else 1
         self.demos = Replay(max(1, demos), observations, len(low), count)
         self.rng = np.random.default_rng(self.seeds)
         self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
@@ -110,16 +110,20 @@ class Learner:
             kept = self.rng.random(len(rows.cost)) < self.config.stuck_fraction
             kept |= ~offline.starts_in_violation(rows)
             self.risk_replay.extend(offline.choose(rows, kept), index)
-        if self.config.task_demos > 0:
-            if "reward" not in data:
-                raise LearnError("task_demos needs rewards in the offline data; set it to 0")
+        if self.config.task_demos > 0 and not self.config.demo_size:
             # A violation that ended the episode would also end its negative rewards, and so look
             # attractive; leaving those rows out lets the critic dream of what lies behind a wall.
             # The recording went on instead, stuck, and that is what the task policy learns from.
             ends = rows.terminated & (rows.cost == 0)
-            self.demos.extend(rows._replace(terminated=ends), index)
+            self.load_demos({**data, "terminated": ends}, index)
         if index == len(self.seeds) - 1:
             self.scaled = True
+
+    def load_demos(self, data: Mapping[str, Array], index: int = 0) -> None:
+        """Take transitions for the task policy to learn from beside its own."""
+        if "reward" not in data:
+            raise LearnError("task_demos needs rewards in the data; set it to 0")
+        self.demos.extend(offline.rows(data), index)
 
     def fit_scale(self) -> None:
         """Scale observations by the statistics of what was met so far, in every network."""

@@ -130,7 +130,11 @@ def _learn_offline(run: Run, logbooks: Sequence[Logbook], display: Display) -> N
         return
     for index, seed in enumerate(request.seeds):
         display.report("collecting offline data", index, len(request.seeds))
-        learner.load_offline(run.world.collect(request.env, config.offline_size, seed), index)
+        data = run.world.collect(request.env, config.offline_size, seed, request.data)
+        learner.load_offline(data, index)
+        if config.demo_size:
+            demos = run.world.demonstrations(request.env, config.demo_size, seed)
+            learner.load_demos(demos, index)
     display.report("collecting offline data", len(request.seeds), len(request.seeds))
     metrics: dict[str, float] = {}
     for update in range(config.offline_updates if learner.risk_ready else 0):
