@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from safetypilot.models import contract as contracts
-from safetypilot.models import graphs, runtime
+from safetypilot.models import graphs, graphs_filtered, graphs_image, runtime
 from safetypilot.models.contract import Contract
 from safetypilot.models.errors import ModelError
 from safetypilot.models.filtered import FilteredPolicy
@@ -120,32 +120,43 @@ def _layers(network: StackedMLP, index: int = 0) -> list[graphs.Layer]:
 
 
 def _policy(network: GaussianActor | RecoveryActor) -> Any:
-    scaling = network.scaling
     layers = _layers(network.network)
     actions = network.sizes.action
     weight, bias = layers[-1]
     layers[-1] = (weight[:, :actions], bias[:actions])  # the mean; log-deviations stay behind
-    return graphs.task_policy(_folded(layers, scaling), *_box(scaling))
+    if network.encoder is not None:
+        return graphs_image.task_policy(network.encoder.exported(), layers, *_box(network.scaling))
+    return graphs.task_policy(_folded(layers, network.scaling), *_box(network.scaling))
 
 
 def _filtered(network: FilteredPolicy) -> Any:
-    actor = network.actor
-    return graphs.filtered_policy(
-        _folded(_layers(actor.network), actor.scaling),
-        _twins(network.critic),
-        graphs.Filter(*_box(actor.scaling), _array(network.noise), network.eps, LOG_STD_RANGE),
-    )
+    actor, critic = network.actor, network.critic
+    layers, images = _layers(actor.network), None
+    if actor.encoder is None or critic.encoder is None:
+        layers = _folded(layers, actor.scaling)
+    else:
+        images = (actor.encoder.exported(), critic.encoder.exported())
+    noise, box = _array(network.noise), _box(actor.scaling)
+    settings = graphs_filtered.Filter(*box, noise, network.eps, LOG_STD_RANGE, images)
+    return graphs_filtered.filtered_policy(layers, _twins(critic), settings)
 
 
 def _critic(network: TwinCritic) -> Any:
+    if network.encoder is not None:
+        return graphs_image.safety_critic(network.encoder.exported(), _twins(network))
     return graphs.safety_critic(_twins(network), network.sizes.observation)
 
 
 def _twins(network: TwinCritic) -> list[list[graphs.Layer]]:
-    mean, scale = _joint_scaling(network.scaling)
-    return [
-        graphs.fold_input(_layers(network.network, i), mean, scale) for i in range(network.critics)
-    ]
+    """Layers of each critic that take action, and observation but for pixels, as they come."""
+    scaling, features = network.scaling, network.sizes.features
+    middle, half = _box(scaling)
+    mean, scale = np.zeros(features), np.ones(features)
+    if network.encoder is None:
+        mean = _array(scaling.observation_mean)[0, 0]
+        scale = _array(scaling.observation_scale)[0, 0]
+    joint = np.concatenate((mean, middle)), np.concatenate((scale, half))
+    return [graphs.fold_input(_layers(network.network, i), *joint) for i in range(network.critics)]
 
 
 def _folded(layers: list[graphs.Layer], scaling: Scaling) -> list[graphs.Layer]:
@@ -156,14 +167,6 @@ def _folded(layers: list[graphs.Layer], scaling: Scaling) -> list[graphs.Layer]:
 def _box(scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Middle and half of the action box, (A,)."""
     return _array(scaling.action_middle)[0, 0], _array(scaling.action_half)[0, 0]
-
-
-def _joint_scaling(scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and scale of observation and action side by side, (O + A,)."""
-    middle, half = _box(scaling)
-    mean = np.concatenate((_array(scaling.observation_mean)[0, 0], middle))
-    scale = np.concatenate((_array(scaling.observation_scale)[0, 0], half))
-    return mean, scale
 
 
 def _dynamics(network: DynamicsEnsemble) -> Any:
@@ -195,8 +198,11 @@ def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
         mean, scale = scaling.observation_mean[0, 0], scaling.observation_scale[0, 0]
     normal = rng.standard_normal((*lead, contract.observation_size))
     low, high = np.array(contract.action_low), np.array(contract.action_high)
+    observation = _array(mean) + 1.5 * _array(scale) * normal
+    if contracts.image_shape(contract.observation_names) is not None:
+        observation = rng.integers(0, 256, observation.shape).astype(np.float64)
     values = {
-        "observation": _array(mean) + 1.5 * _array(scale) * normal,
+        "observation": observation,
         "action": low + (high - low) * rng.random((*lead, contract.action_size)),
         "noise": rng.standard_normal((*lead, contract.observation_size)),
     }

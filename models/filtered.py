@@ -52,8 +52,9 @@ class FilteredPolicy(nn.Module):  # type: ignore[misc]  # torch is not followed 
         density = (-0.5 * self.noise.square() - log_std - squash).sum(dim=-1)  # (B, N)
         action = self.actor.scaling.to_action(torch.tanh(raw))
         batch, count, size = action.shape
-        rows = observation[0][:, None].expand(batch, count, -1).reshape(1, batch * count, -1)
-        risk = self.critic.risk(rows, action.reshape(1, batch * count, size)).view(batch, count)
+        features = self.critic.encode(observation)[0][:, None].expand(batch, count, -1)
+        rows = features.reshape(1, batch * count, -1), action.reshape(1, batch * count, size)
+        risk = self.critic.risk_of(*rows).view(batch, count)
         score = torch.where(risk <= self.eps, density, -UNSAFE * (1.0 + risk))
         best = score.argmax(dim=-1)[:, None, None].expand(batch, 1, size)
         return action.gather(1, best)[:, 0][None]

@@ -108,92 +108,6 @@ def safety_critic(twins: Sequence[Sequence[Layer]], observations: int) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Filter:
-    """What `filtered_policy` needs beside its networks.
-
-    Attributes:
-        middle, half: of the action box, (A,).
-        noise: of the candidates, (N, A).
-        eps: risk that is allowed.
-        log_std: bounds of the log-deviation.
-    """
-
-    middle: Matrix
-    half: Matrix
-    noise: Matrix
-    eps: float
-    log_std: tuple[float, float]
-
-
-def filtered_policy(
-    layers: Sequence[Layer], twins: Sequence[Sequence[Layer]], settings: Filter
-) -> Any:
-    """The densest of N candidates with a risk of at most eps, or the least risky of all.
-
-    See `models/filtered.py` for the arithmetic. Shapes: B batch, N candidates, A actions.
-
-    Args:
-        layers: of the actor, ending in the A means and A log-deviations.
-        twins: of the critic.
-        settings: candidates, box and eps.
-    """
-    graph = Graph()
-    count, actions = settings.noise.shape
-    observations = len(layers[0][0])
-    output = graph.layers("observation", layers, "relu")
-    mean = graph.node("Unsqueeze", _columns(graph, output, 0, actions, 1), _axes(graph, 1))
-    spread = _columns(graph, output, actions, 2 * actions, 1)
-    bounds = (graph.constant(bound) for bound in settings.log_std)
-    log_std = graph.node("Unsqueeze", graph.node("Clip", spread, *bounds), _axes(graph, 1))
-    noise = graph.constant(settings.noise[None])
-    raw = graph.node("Add", mean, graph.node("Mul", graph.node("Exp", log_std), noise))
-    unit = graph.node("Tanh", raw)  # (B, N, A)
-    action = graph.node(
-        "Add", graph.node("Mul", unit, graph.constant(settings.half)),
-        graph.constant(settings.middle),
-    )  # fmt: skip
-    risk = _risk_of_candidates(graph, action, twins, (count, observations, actions))
-    score = _score(graph, raw, log_std, risk, settings)
-    best = graph.node("ArgMax", score, axis=1, keepdims=1)  # (B, 1)
-    chosen = graph.node("OneHot", best, graph.constant(count, np.int64), graph.constant([0, 1]))
-    picked = graph.node("MatMul", chosen, action)  # (B, 1, N) x (B, N, A)
-    graph.node("Squeeze", picked, _axes(graph, 1), output="action")
-    return graph.finish({"observation": ["B", observations]}, {"action": ["B", actions]})
-
-
-def _risk_of_candidates(
-    graph: Graph, action: str, twins: Sequence[Sequence[Layer]], sizes: tuple[int, int, int]
-) -> str:
-    """Q_risk of candidates (B, N, A) in each observation (B, O), (B, N)."""
-    count, observations, actions = sizes
-    repeated = graph.node(
-        "Expand",
-        graph.node("Unsqueeze", "observation", _axes(graph, 1)),
-        graph.constant([1, count, observations], np.int64),
-    )
-    joined = graph.node("Concat", repeated, action, axis=2)
-    width = observations + actions
-    rows = graph.node("Reshape", joined, graph.constant([-1, width], np.int64))
-    logits = [graph.layers(rows, layers, "relu") for layers in twins]
-    risk = graph.node("Sigmoid", graph.node("Max", *logits))
-    return graph.node("Reshape", risk, graph.constant([-1, count], np.int64))
-
-
-def _score(graph: Graph, raw: str, log_std: str, risk: str, settings: Filter) -> str:
-    """Log-density of the safe candidates, and for the others how unsafe they are, (B, N)."""
-    minus_two, two = graph.constant(-2.0), graph.constant(2.0)
-    soft = graph.node("Softplus", graph.node("Mul", raw, minus_two))
-    inner = graph.node("Sub", graph.node("Sub", graph.constant(np.log(2.0)), raw), soft)
-    squash = graph.node("Mul", inner, two)
-    gauss = graph.constant(-0.5 * np.square(settings.noise)[None])
-    each = graph.node("Sub", graph.node("Sub", gauss, log_std), squash)
-    density = graph.node("ReduceSum", each, _axes(graph, 2), keepdims=0)
-    unsafe = graph.node("Mul", graph.node("Add", risk, graph.constant(1.0)), graph.constant(-1e6))
-    safe = graph.node("LessOrEqual", risk, graph.constant(settings.eps))
-    return graph.node("Where", safe, density, unsafe)
-
-
 def dynamics(layers: Sequence[Layer], low: Matrix, high: Matrix, scale: Matrix) -> Any:
     """observation + mean change + noise * deviation.
 
@@ -207,8 +121,8 @@ def dynamics(layers: Sequence[Layer], low: Matrix, high: Matrix, scale: Matrix) 
     members, inputs, o = len(layers[0][0]), layers[0][0].shape[1], len(low)
     x = graph.node("Concat", "observation", "action", axis=2)
     output = graph.layers(x, layers, "silu")
-    mean = _columns(graph, output, 0, o, 2)
-    variance = _columns(graph, output, o, 2 * o, 2)
+    mean = columns(graph, output, 0, o, 2)
+    variance = columns(graph, output, o, 2 * o, 2)
     top, bottom = graph.constant(high), graph.constant(low)
     gap = graph.node("Softplus", graph.node("Sub", top, variance))
     capped = graph.node("Sub", top, gap)
@@ -223,10 +137,12 @@ def dynamics(layers: Sequence[Layer], low: Matrix, high: Matrix, scale: Matrix) 
     return graph.finish(shapes, {"next_observation": [*rows, o]})
 
 
-def _columns(graph: Graph, x: str, start: int, stop: int, axis: int) -> str:
+def columns(graph: Graph, x: str, start: int, stop: int, axis: int) -> str:
+    """Entries [start, stop) along an axis."""
     bounds = [graph.constant([value], np.int64) for value in (start, stop, axis)]
     return graph.node("Slice", x, *bounds)
 
 
-def _axes(graph: Graph, axis: int) -> str:
+def axes(graph: Graph, axis: int) -> str:
+    """One axis, as operators want it."""
     return graph.constant([axis], np.int64)

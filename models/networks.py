@@ -1,11 +1,11 @@
 """The networks that are trained, in torch; `export` turns each into the ONNX file that flies.
 
-Letters: S seeds, B batch, O observation, A action, K critics, E ensemble members, N rows per
-member. A batch of small problems trains as one: the seed is the leading dimension of every weight,
-buffer and input, and S = 1 is the usual case; `member` takes one seed's network out.
-All take and give physical units: normalisers are buffers inside, so they are saved and exported
-with the weights. Sources: SAC as in Haarnoja et al. 2018 (arXiv 1812.05905), Q_risk and recovery
-policy as in Recovery RL (arXiv 2010.15920), dynamics as in PETS (arXiv 1805.12114).
+Letters: S seeds, B batch, O observation, F features of it, A action, K critics, E ensemble
+members, N rows per member. A batch of small problems trains as one: the seed is the leading
+dimension of every weight, buffer and input, and S = 1 is the usual case; `member` takes one seed's
+network out. All take and give physical units: normalisers are buffers inside, so they are saved and
+exported with the weights. Sources: SAC as in Haarnoja et al. 2018 (arXiv 1812.05905), Q_risk and
+recovery policy as in Recovery RL (arXiv 2010.15920), dynamics as in PETS (arXiv 1805.12114).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
+from safetypilot.models.encoders import Encoder, EncoderSizes
 from safetypilot.models.stacked import StackedMLP
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -39,6 +40,7 @@ class Sizes:
         high: largest action, (A,).
         hidden: widths of the hidden layers.
         seeds: S, how many copies train side by side.
+        image: the encoder of observations that are images; None for vectors.
     """
 
     observation: int
@@ -46,10 +48,16 @@ class Sizes:
     high: tuple[float, ...]
     hidden: tuple[int, ...] = (64, 64)
     seeds: int = 1
+    image: EncoderSizes | None = None
 
     @property
     def action(self) -> int:
         return len(self.low)
+
+    @property
+    def features(self) -> int:
+        """F: what a network sees of an observation."""
+        return self.observation if self.image is None else self.image.features
 
 
 class Scaling(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -89,17 +97,32 @@ class Scaling(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         return self.action_middle + self.action_half * unit
 
 
-class GaussianActor(nn.Module):  # type: ignore[misc]
+class _Network(nn.Module):  # type: ignore[misc]
+    """What actors and critics share: the scaling, and the encoder where they see pixels."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.scaling = Scaling(sizes)
+        self.encoder: Encoder | None = None
+        if sizes.image is not None:
+            self.encoder = Encoder(replace(sizes.image, seeds=sizes.seeds))
+
+    def encode(self, observation: Tensor) -> Tensor:
+        """Features of observations, (S, B, O) -> (S, B, F)."""
+        if self.encoder is None:
+            return self.scaling.observation(observation)
+        features: Tensor = self.encoder(observation)
+        return features
+
+
+class GaussianActor(_Network):
     """The task policy: a squashed Gaussian; deployed as the squashed mean."""
 
     def __init__(self, sizes: Sizes) -> None:
         """Build for the given sizes."""
-        super().__init__()
-        self.sizes = sizes
-        self.scaling = Scaling(sizes)
-        self.network = StackedMLP(
-            sizes.seeds, (sizes.observation, *sizes.hidden, 2 * sizes.action)
-        )
+        super().__init__(sizes)
+        self.network = StackedMLP(sizes.seeds, (sizes.features, *sizes.hidden, 2 * sizes.action))
 
     def forward(self, observation: Tensor) -> Tensor:
         """The deterministic action, (S, B, O) -> (S, B, A)."""
@@ -114,7 +137,18 @@ class GaussianActor(nn.Module):  # type: ignore[misc]
         The density is that of the action scaled to [-1, 1], so a target entropy means the same
         whatever the units.
         """
-        mean, log_std = self.distribution(observation)
+        return self._squashed(*self.distribution(observation), generator)
+
+    def draw(
+        self, observation: Tensor, count: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """N actions (S, N, A) and log-densities (S, N) in one observation each, (S, 1, O)."""
+        mean, log_std = (x.expand(-1, count, -1) for x in self.distribution(observation))
+        return self._squashed(mean, log_std, generator)
+
+    def _squashed(
+        self, mean: Tensor, log_std: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         raw = mean + log_std.exp() * noise
         # log(1 - tanh(x)^2), in the form that does not lose digits where tanh saturates
@@ -124,11 +158,11 @@ class GaussianActor(nn.Module):  # type: ignore[misc]
 
     def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation before squashing, (S, B, O) -> 2 x (S, B, A)."""
-        mean, log_std = self.network(self.scaling.observation(observation)).chunk(2, dim=-1)
+        mean, log_std = self.network(self.encode(observation)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
-class TwinCritic(nn.Module):  # type: ignore[misc]
+class TwinCritic(_Network):
     """K critics of an action as one batched network; two, unless told otherwise."""
 
     def __init__(self, sizes: Sizes, probability: bool, critics: int = 2) -> None:
@@ -139,13 +173,11 @@ class TwinCritic(nn.Module):  # type: ignore[misc]
             probability: squash the outputs into [0, 1] (Q_risk); otherwise they are free (SAC).
             critics: K.
         """
-        super().__init__()
-        self.sizes = sizes
-        self.scaling = Scaling(sizes)
+        super().__init__(sizes)
         self.probability = probability
         self.critics = critics
         self.network = StackedMLP(
-            sizes.seeds * critics, (sizes.observation + sizes.action, *sizes.hidden, 1)
+            sizes.seeds * critics, (sizes.features + sizes.action, *sizes.hidden, 1)
         )
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -155,8 +187,11 @@ class TwinCritic(nn.Module):  # type: ignore[misc]
 
     def logits(self, observation: Tensor, action: Tensor) -> Tensor:
         """The outputs before squashing, (S, K, B)."""
-        scaling = self.scaling
-        x = torch.cat((scaling.observation(observation), scaling.action(action)), dim=-1)
+        return self.logits_of(self.encode(observation), action)
+
+    def logits_of(self, features: Tensor, action: Tensor) -> Tensor:
+        """The same from features (S, B, F), where they are known already."""
+        x = torch.cat((features, self.scaling.action(action)), dim=-1)
         seeds, batch, width = x.shape
         x = x[:, None].expand(seeds, self.critics, batch, width).reshape(-1, batch, width)
         output: Tensor = self.network(x).view(seeds, self.critics, batch)
@@ -164,10 +199,17 @@ class TwinCritic(nn.Module):  # type: ignore[misc]
 
     def risk(self, observation: Tensor, action: Tensor) -> Tensor:
         """The larger of the twins, (S, B): what the shield compares with eps."""
-        return self(observation, action).amax(dim=1)
+        return self.risk_of(self.encode(observation), action)
 
-    def risk_of(self, seed: int, observation: Tensor, action: Tensor) -> Tensor:
-        """`risk` of one seed alone, (B, O), (B, A) -> (B,), without gradient."""
+    def risk_of(self, features: Tensor, action: Tensor) -> Tensor:
+        """The same from features (S, B, F)."""
+        largest = self.logits_of(features, action).amax(dim=1)
+        return torch.sigmoid(largest) if self.probability else largest
+
+    def risk_alone(self, seed: int, observation: Tensor, action: Tensor) -> Tensor:
+        """`risk` of one seed, (B, O), (B, A) -> (B,), without gradient."""
+        if self.sizes.seeds == 1:
+            return self.risk(observation[None], action[None])[0]
         scaling, count = self.scaling, self.critics
         x = torch.cat(
             (
@@ -181,7 +223,7 @@ class TwinCritic(nn.Module):  # type: ignore[misc]
         return torch.sigmoid(largest) if self.probability else largest
 
 
-class RecoveryActor(nn.Module):  # type: ignore[misc]
+class RecoveryActor(_Network):
     """The model-free recovery policy: tanh of a network, deterministic.
 
     With a `deviation`, as in the original's code, it is a Gaussian whose deviation is learned, one
@@ -191,11 +233,9 @@ class RecoveryActor(nn.Module):  # type: ignore[misc]
 
     def __init__(self, sizes: Sizes, deviation: float = 0.0) -> None:
         """Build for the given sizes."""
-        super().__init__()
-        self.sizes = sizes
+        super().__init__(sizes)
         self.deviation = deviation
-        self.scaling = Scaling(sizes)
-        self.network = StackedMLP(sizes.seeds, (sizes.observation, *sizes.hidden, sizes.action))
+        self.network = StackedMLP(sizes.seeds, (sizes.features, *sizes.hidden, sizes.action))
         start = torch.full((sizes.seeds, 1, sizes.action), math.log(max(deviation, 1e-6)))
         self.log_std = nn.Parameter(start) if deviation > 0 else None
 
@@ -213,7 +253,7 @@ class RecoveryActor(nn.Module):  # type: ignore[misc]
         return self.scaling.to_action(unit)
 
     def _unit(self, observation: Tensor) -> Tensor:
-        return torch.tanh(self.network(self.scaling.observation(observation)))
+        return torch.tanh(self.network(self.encode(observation)))
 
 
 def _forward_of(network: StackedMLP, first: int, count: int, x: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class LearnedCritic:
                 torch.from_numpy(np.ascontiguousarray(rows[name], np.float32)).to(device)
                 for name in ("observation", "action")
             )
-            risk = self._learner.risk.critic.risk_of(self._index, *inputs)
+            risk = self._learner.risk.critic.risk_alone(self._index, *inputs)
         return {"risk": risk.cpu().numpy()}
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from safetypilot.models import export as exporting
-from safetypilot.models.contract import Contract, Expected, observation_size
+from safetypilot.models.contract import Contract, Expected, image_shape, observation_size
+from safetypilot.models.encoders import EncoderSizes
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
 from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
 from safetypilot.policies.learn.algorithms.base import Parts
@@ -66,7 +67,12 @@ class Learner:
         observations = observation_size(interface.observation_names)
         count = len(self.seeds)
         hidden = (config.hidden,) * config.layers
-        sizes = Sizes(observations, low, high, hidden, count)
+        shape = image_shape(interface.observation_names)
+        if shape is not None and count > 1:
+            raise LearnError("pixels are learned from one seed at a time; give --seed")
+        self._pixels = shape is not None
+        image = None if shape is None else _encoder(shape, config)
+        sizes = Sizes(observations, low, high, hidden, count, image)
         model_hidden = (config.dynamics_hidden,) * config.dynamics_layers
         model_sizes = Sizes(observations, low, high, model_hidden)
         with torch.random.fork_rng(devices=[]), torch.device(self.device):
@@ -77,17 +83,18 @@ class Learner:
         self.dynamics_optimisers = [
             sac.adam(ensemble, config.dynamics_learning_rate) for ensemble in self.dynamics
         ]
-        self.task_replay = Replay(config.capacity, observations, len(low), count)
-        self.risk_replay = Replay(config.capacity, observations, len(low), count)
+        columns = (observations, len(low), count, self._pixels)
+        self.task_replay = Replay(config.capacity, *columns)
+        self.risk_replay = Replay(config.capacity, *columns)
         demos = (config.demo_size or config.offline_size) if config.task_demos > 0 else 1
-        self.demos = Replay(max(1, demos), observations, len(low), count)
+        self.demos = Replay(max(1, demos), *columns)
         self.rng = np.random.default_rng(self.seeds)
         self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
         parts = Parts(self.sac, self.risk, self.generator, count)
         self.algorithm = catalogue.entry(algorithm).kind(config, parts)
         self.updates = 0
         self.dynamics_fitted = False
-        self.scaled = not config.scale_observations
+        self.scaled = self._pixels or not config.scale_observations
 
     @property
     def trains_recovery(self) -> bool:
@@ -403,6 +410,12 @@ class Learner:
 
     def _replays(self) -> dict[str, Replay]:
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
+
+
+def _encoder(shape: tuple[int, int, int], config: Config) -> EncoderSizes:
+    if config.encoder == "published":
+        return EncoderSizes.published(shape)
+    return EncoderSizes(shape, features=config.encoder_features)
 
 
 def _mixed(seeds: Sequence[int]) -> int:

@@ -30,15 +30,21 @@ def rows(data: Mapping[str, Array]) -> Transition:
         raise LearnError("offline data has no rows")
     action = np.asarray(data["action"], np.float32)
     return Transition(
-        observation=np.asarray(data["observation"], np.float32),
+        observation=_values(data["observation"]),
         proposed=action,
         executed=action,
         reward=np.asarray(data.get("reward", np.zeros_like(cost)), np.float32),
         cost=cost,
-        next_observation=np.asarray(data["next_observation"], np.float32),
+        next_observation=_values(data["next_observation"]),
         terminated=np.asarray(data.get("terminated", cost > 0), np.bool_),
         truncated=np.asarray(data.get("truncated", np.zeros(len(cost))), np.bool_),
     )
+
+
+def _values(observations: Array) -> Array:
+    """As float32, but pixels as bytes."""
+    array = np.asarray(observations)
+    return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
 
 
 def choose(transitions: Transition, which: Array) -> Transition:

@@ -26,8 +26,9 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 
 
 def tensor(array: Array, device: torch.device | str = "cpu") -> Tensor:
-    """As float32 on the device, whatever it was."""
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+    """As float32 on the device, whatever it was; pixels stay bytes, which encoders welcome."""
+    kind = np.uint8 if array.dtype == np.uint8 else np.float32
+    return torch.from_numpy(np.ascontiguousarray(array, kind)).to(device)
 
 
 class TaskBatch(NamedTuple):

@@ -24,9 +24,10 @@ class Candidates(NamedTuple):
 
 def draw(parts: Parts, observation: Tensor, count: int) -> Candidates:
     """Draw candidates in the observations (S, 1, O)."""
-    rows = observation.expand(-1, count, -1)
-    action, density = parts.sac.actor.sample(rows, parts.generator)
-    return Candidates(action, density, parts.risk.critic.risk(rows, action))
+    actor, critic = parts.sac.actor, parts.risk.critic
+    action, density = actor.draw(observation, count, parts.generator)
+    features = critic.encode(observation).expand(-1, count, -1)
+    return Candidates(action, density, critic.risk_of(features, action))
 
 
 def by_density(found: Candidates, eps: float, generator: torch.Generator) -> Tensor:
