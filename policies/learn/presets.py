@@ -45,8 +45,70 @@ _MAZE: dict[str, Any] = {
     "episodes": 500,
 }
 
+# Image Maze: (gamma_safe, eps) as published, fewer updates offline: an update on pixels costs ten
+# times one on numbers here.
+_IMAGE_MAZE: dict[str, Any] = {
+    "eps": 0.1,
+    "gamma_safe": 0.65,
+    "horizon": 10,
+    "automatic_alpha": True,
+    "alpha": 0.05,
+    "task_demos": 0.5,
+    "offline_size": 20_000,
+    "offline_updates": 5_000,
+    "batch": 64,
+    "capacity": 40_000,
+    "episodes": 300,
+    "checkpoint_every": 100,
+}
+
+# Object Extraction: gamma_safe and eps of the model-based variant in the paper's Table II; the
+# demonstrations and the updates on them before the first episode as in the scripts.
+_EXTRACTION: dict[str, Any] = {
+    "gamma_safe": 0.85,
+    "eps": 0.35,
+    "horizon": 5,
+    "automatic_alpha": True,
+    "alpha": 0.05,
+    "demo_size": 1_000,
+    "task_demos": 0.5,
+    "task_offline_updates": 3_000,
+    "offline_size": 20_000,
+    "dynamics_hidden": 128,
+    "dynamics_epochs": 20,
+    "dynamics_update_episodes": 20,
+    "episodes": 300,
+}
+
+# The walkers without bonus: published multipliers with LR and RCPO alone, and sizes usual for them.
+_WALKER: dict[str, Any] = {
+    "automatic_alpha": True,
+    "hidden": 256,
+    "batch": 256,
+    "positive_fraction": 0.0,
+    "start_steps": 1_000,
+    "offline_size": 5_000,
+    "offline_updates": 5_000,
+    "dynamics_hidden": 200,
+    "dynamics_layers": 3,
+    "horizon": 5,
+    "episodes": 1_000_000,
+    "steps": 100_000,
+    "evaluate_every": 100,
+    "checkpoint_every": 100,
+}
+
 _TASKS: dict[str, dict[str, Any]] = {
     "maze": _MAZE,
+    "image-maze": _IMAGE_MAZE,
+    "extraction": _EXTRACTION,
+    "extraction-dynamic": {**_EXTRACTION, "eps": 0.25},
+    "reach": {"eps": 0.05, "gamma_safe": 0.55, "offline_size": 6_000, "episodes": 100},
+    "image-reach": {**_IMAGE_MAZE, "eps": 0.05, "gamma_safe": 0.55, "offline_size": 6_000},
+    "ant-no-bonus": {**_WALKER, "gamma_safe": 0.6, "eps": 0.2},
+    "cheetah-no-flip": {**_WALKER, "gamma_safe": 0.5, "eps": 0.2},
+    "hopper-no-bonus": {**_WALKER, "gamma_safe": 0.6, "eps": 0.3},
+    "humanoid-no-bonus": {**_WALKER, "gamma_safe": 0.6, "eps": 0.4},
     "navigation1": {"eps": 0.3, "gamma_safe": 0.8, **_NAVIGATION},
     "navigation2": {"eps": 0.2, "gamma_safe": 0.65, **_NAVIGATION},
 }
@@ -104,6 +166,8 @@ _MULTIPLIERS: dict[str, tuple[float, float, float]] = {
     "cheetah-no-flip": (1000.0, 10.0, 10.0),
     "hopper-no-bonus": (1000.0, 10.0, 10.0),
     "humanoid-no-bonus": (1.0, 10.0, 10.0),
+    "reach": (1000.0, 1000.0, 1000.0),
+    "image-reach": (1000.0, 1000.0, 1000.0),
 }
 
 
