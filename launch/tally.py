@@ -99,7 +99,8 @@ class Phase:
         for source, count in enumerate(np.bincount(report.sources, minlength=len(SOURCES))):
             self.sources[min(source, len(SOURCES) - 1)] += int(count)
         self.latencies.add(report.latency_us)
-        if len(self.paths) < _KEPT_PATHS and report.observations.shape[1] >= 2:
+        drawable = len(report.observations) > 0 and report.observations.shape[1] >= 2
+        if drawable and len(self.paths) < _KEPT_PATHS:
             self.paths.append(
                 Path(
                     report.observations[:, :2].copy(),

@@ -1,5 +1,8 @@
 """The plant in simulation: a Gymnasium environment on the graph's clock.
 
+Observations are float32 rows: an image is flattened and keeps its values, 0 to 255. A plant with
+discrete actions takes preferences (envs/discrete.py).
+
 A control period: publish the observation on the tick, take the first acceptable command for that
 very observation, step the physics with it, wait for the next tick. If none has come by the command
 deadline the plant applies its own failsafe action and counts a missed deadline. It trusts nobody:
@@ -63,7 +66,7 @@ class Simulator(Node):
 
     def configure(self) -> None:
         try:
-            self._env = registry.make(self.config.env)
+            self._env = registry.make_flat(self.config.env)
             self._cost = costs.cost_function(self.config.cost)
         except ValueError as error:
             raise NodeError(str(error)) from None
@@ -74,7 +77,8 @@ class Simulator(Node):
     def _reset(self, seed: int | None = None) -> np.ndarray[Any, Any]:
         observation, _ = self._env.reset(seed=seed, options=self.config.options)
         self._step = 0
-        self._report = _EpisodeLog()
+        names = self.context.interface.observation_names
+        self._report = _EpisodeLog(len(names) == self.context.interface.observation_size)
         return np.asarray(observation, np.float32)
 
     def activate(self, now_ns: int) -> None:
@@ -203,9 +207,13 @@ class Simulator(Node):
 
 
 class _EpisodeLog:
-    """What one episode's report is made of."""
+    """What one episode's report is made of.
 
-    def __init__(self) -> None:
+    Observations are for pictures of the way taken; images would be megabytes that show none.
+    """
+
+    def __init__(self, keeps_observations: bool = True) -> None:
+        self._keeps = keeps_observations
         self.missed = self.refused = 0
         self._observations: list[np.ndarray[Any, Any]] = []
         self._sources: list[int] = []
@@ -222,7 +230,8 @@ class _EpisodeLog:
         reward: float,
         cost: float,
     ) -> None:
-        self._observations.append(observation)
+        if self._keeps or not self._observations:
+            self._observations.append(observation)
         self._sources.append(source)
         self._latency_us.append(latency_us)
         if model:
@@ -244,7 +253,7 @@ class _EpisodeLog:
             total_reward=self._reward,
             missed=self.missed,
             models=",".join(self._models),
-            observations=np.stack(self._observations),
+            observations=np.stack(self._observations)[: None if self._keeps else 0],
             sources=np.array(self._sources, np.uint8),
             latency_us=np.array(self._latency_us, np.float32),
             dropped=self.refused,

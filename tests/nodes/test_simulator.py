@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.testing import Bench
+from safetypilot.nodes.kernel.wire import Codec
 from safetypilot.nodes.simulator import FAILSAFE, Simulator, SimulatorConfig
 
 PERIOD = 20_000_000
@@ -201,3 +203,47 @@ def test_an_unknown_environment_or_cost_is_an_error_of_the_node(tmp_path: Path) 
     for config in (SimulatorConfig(env="mase"), SimulatorConfig(env="maze", cost="inof")):
         with pytest.raises(NodeError):
             Bench(Simulator, config, tmp_path, interface=interface)
+
+
+class Painting(gymnasium.Env[Any, Any]):
+    """Two grey pixels in three colours and a choice of three; ends after four steps."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (1, 2, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        self.chosen: list[int] = []
+        return np.zeros((1, 2, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.chosen.append(int(action))
+        pixels = np.arange(250, 256, dtype=np.uint8).reshape(1, 2, 3)
+        return pixels, float(action), False, len(self.chosen) == 4, {"cost": 0.0}
+
+
+def test_an_image_is_published_as_a_row_and_a_choice_is_the_largest_preference(
+    tmp_path: Path,
+) -> None:
+    gymnasium.register("tests/Painting-v0", entry_point=Painting, disable_env_checker=True)
+    description = registry.describe("tests/Painting-v0")
+    kept = {key: description[key] for key in Interface.__dataclass_fields__}
+    interface = Interface.from_dict(kept)
+    assert interface.observation_names == ("image[1,2,3]",) and interface.observation_size == 6
+    b = Bench(
+        Simulator, SimulatorConfig(env="tests/Painting-v0"), tmp_path, interface=interface, seed=0
+    )
+    preferences = np.float32([0.1, 0.2, 0.9])
+    begin(b)
+    while not b.executor.of("episode"):
+        b.send(
+            "command",
+            command(b.last("observation"), action=preferences, proposed=preferences),
+        )
+        b.pass_time(PERIOD)
+    transition = b.executor.of("transition")[1]
+    assert transition.observation.dtype == np.float32
+    assert transition.observation.tolist() == [250, 251, 252, 253, 254, 255]
+    assert transition.reward == 2.0 and np.array_equal(transition.executed, preferences)
+    assert b.last("episode").observations.shape == (0, 6) and b.last("episode").steps == 4
+    codec = Codec(messages.Transition, interface.dims)
+    assert codec.decode(codec.encode(transition)).observation.tolist()[0] == 250.0
