@@ -46,13 +46,18 @@ ALGORITHMS: dict[str, Entry] = {
 ALIASES = {"unconstrained": "sac", "recovery-rl-model-based": "recovery-rl"}
 
 
+def canonical(name: str) -> str:
+    """An algorithm's one name; its own if it is no alias."""
+    return ALIASES.get(name, name)
+
+
 def entry(name: str) -> Entry:
     """Look up an algorithm.
 
     Raises:
         LearnError: nobody has this name; with the nearest.
     """
-    name = ALIASES.get(name, name)
+    name = canonical(name)
     if name in ALGORITHMS:
         return ALGORITHMS[name]
     close = difflib.get_close_matches(name, ALGORITHMS, n=1)
@@ -63,5 +68,5 @@ def entry(name: str) -> Entry:
 def settings(name: str, env: str, preset: str = "default") -> Config:
     """The settings of an algorithm on a task."""
     found = entry(name)
-    chosen = presets.settings(found.kind.Settings, ALIASES.get(name, name), env, preset)
+    chosen = presets.settings(found.kind.Settings, canonical(name), env, preset)
     return with_settings(chosen, found.settings)

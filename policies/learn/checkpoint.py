@@ -18,7 +18,11 @@ FORMAT = 2  # 1 had no dimension for seeds
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a reader sees the old file or the new one."""
+    """Write tensors and plain values; a reader sees the old file or the new one.
+
+    Raises:
+        LearnError: it cannot be written, such as on a full disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -28,6 +32,16 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
+    except (OSError, RuntimeError) as error:
+        # torch's writer trips over its own position when the file has refused its bytes
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        kept = "the one before is still there" if path.exists() else "there is none yet"
+        raise LearnError(
+            f"cannot write the checkpoint {path}: {cause.strerror}; {kept}. "
+            "Free some space and go on with --resume"
+        ) from error
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -46,8 +60,9 @@ def load(path: Path | str) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - torch and its unpickler share no base class
         reason = str(error).partition("\n")[0]
         raise LearnError(f"{path} is not a checkpoint: {reason}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise LearnError(f"{path} is not a checkpoint of format {FORMAT}; start afresh")
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise LearnError(f"{path} is of format {found}, wanted {FORMAT}; start afresh")
     return dict(state)
 
 
@@ -74,8 +89,10 @@ def put_back(
     """Undo `collect`.
 
     Raises:
-        LearnError: the saved networks have other sizes.
+        LearnError: the saved networks have other sizes; nothing was changed.
     """
+    for name, network in networks.items():
+        _same_sizes(name, state["networks"].get(name, {}), network.state_dict())
     try:
         for name, network in networks.items():
             network.load_state_dict(state["networks"][name])
@@ -86,6 +103,17 @@ def put_back(
         raise LearnError(f"the checkpoint is of another learner: {reason}") from None
     for name, replay in replays.items():
         replay.restore({key: saved.numpy() for key, saved in state["replays"][name].items()})
+
+
+def _same_sizes(name: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse tensors of other names or shapes."""
+    for key in sorted({*saved, *own}):
+        shapes = [tuple(found[key].shape) if key in found else "none" for found in (saved, own)]
+        if shapes[0] != shapes[1]:
+            raise LearnError(
+                f"the checkpoint is of another learner: its {name}.{key} is {shapes[0]}, here "
+                f"{shapes[1]}; use the environment, seeds and settings that it was made with"
+            )
 
 
 def rng_state(rng: np.random.Generator) -> str:

@@ -91,6 +91,7 @@ class Learner:
         self.rng = np.random.default_rng(self.seeds)
         self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
         parts = Parts(self.sac, self.risk, self.generator, count)
+        self.name = algorithm
         self.algorithm = catalogue.entry(algorithm).kind(config, parts)
         self.updates = 0
         self.dynamics_fitted = False
@@ -329,6 +330,7 @@ class Learner:
         return {
             **checkpoint.collect(self._networks(), self._optimisers(), self._replays()),
             **self._rest(),
+            "name": self.name,
             "rng": checkpoint.rng_state(self.rng),
             "generator": self.generator.get_state(),
         }
@@ -357,8 +359,17 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue bit for bit from `state`, or with new optimisers and data from `weights`."""
+        """Continue bit for bit from `state`, or with new optimisers and data from `weights`.
+
+        Raises:
+            LearnError: `state` is of another algorithm, or of networks of other sizes.
+        """
         whole = bool(state["replays"])
+        if whole and catalogue.canonical(state["name"]) != catalogue.canonical(self.name):
+            raise LearnError(
+                f"the checkpoint is of {state['name']}, this learner of {self.name}; "
+                "its weights.pt alone can be taken over by another algorithm"
+            )
         checkpoint.put_back(
             state,
             self._networks(),
@@ -385,7 +396,12 @@ class Learner:
 
     def load(self, path: Path | str) -> None:
         """Continue from a file that `save` or `save_weights` wrote."""
-        self.restore(checkpoint.load(path)["learner"])
+        state = checkpoint.load(path)
+        if "learner" not in state:
+            raise LearnError(
+                f"{path} is of a whole training run; give the weights.pt beside its models"
+            )
+        self.restore(state["learner"])
 
     def _networks(self) -> dict[str, Any]:
         return {

@@ -146,7 +146,7 @@ def _settings(request: Request, saved: Mapping[str, Any] | None) -> Config:
     if saved is None:
         chosen = catalogue.settings(request.algorithm, request.env, request.preset)
     else:
-        chosen = kind(**saved["config"])
+        chosen = _saved_config(kind, saved["config"])
     chosen = config.with_settings(chosen, request.settings or {})
     if request.episodes is not None:
         chosen = replace(chosen, episodes=request.episodes)
@@ -155,7 +155,23 @@ def _settings(request: Request, saved: Mapping[str, Any] | None) -> Config:
     return chosen
 
 
+def _saved_config(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """As saved; settings that are newer than the checkpoint have their defaults."""
+    unknown = sorted(set(values) - set(kind.__dataclass_fields__))
+    if unknown:
+        raise LearnError(
+            f"the checkpoint's settings {', '.join(unknown)} are of another version; start afresh"
+        )
+    return kind(**values)
+
+
 def _resumed(request: Request, saved: Mapping[str, Any]) -> Request:
+    algorithm = str(saved.get("algorithm", request.algorithm))
+    if catalogue.canonical(algorithm) != catalogue.canonical(request.algorithm):
+        raise LearnError(
+            f"the checkpoint is of {algorithm} on {saved.get('env')}, you asked for "
+            f"{request.algorithm}; name the same algorithm, or start afresh"
+        )
     try:
         return replace(
             request,
