@@ -15,12 +15,14 @@ from safetypilot.models.runtime import Model, stage
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context
 
+_FILE_KINDS = {"recovery_policy": "task_policy"}  # a role that files of another kind play
+
 
 class ModelSlot:
     """Holds the live model of one kind.
 
     Args:
-        kind: "task_policy", "safety_critic" or "dynamics".
+        kind: "task_policy", "safety_critic", "dynamics" or "recovery_policy".
         budget_s: what a call may take at the 99th percentile; None: not judged.
         install: puts a model to work, for example by binding buffers; called at promotion. What it
             prepares for a staged model off the control path is up to `prepare`.
@@ -121,7 +123,8 @@ class ModelSlot:
         )
 
     def _build(self, path: str) -> tuple[Model, Any]:
-        model = stage(Path(path), self._kind, self._context.interface, self._budget_s)
+        kind = _FILE_KINDS.get(self._kind, self._kind)
+        model = stage(Path(path), kind, self._context.interface, self._budget_s)
         return model, self._prepare(model)
 
     def _built(self, result: Any, now_ns: int) -> None:

@@ -1,4 +1,8 @@
-"""Always has a way out ready: plans from every observation, by a deadline, the whole plan."""
+"""Always has a way out ready: plans from every observation, by a deadline, the whole plan.
+
+Who finds the way out follows from the models it is given: a planner over the dynamics, a recovery
+policy, or the critic alone, which chooses the least risky of many random actions.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,25 @@ from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.nodes.model_slot import ModelSlot
-from safetypilot.policies import planning, recovery
+from safetypilot.policies import planning, recovery, reflexes
 
-_PARTS = {"safety_critic": "critic", "dynamics": "dynamics"}  # kind of model -> planner's word
-_KINDS = tuple(_PARTS)
+# kind of model -> what policies/ and the config call it
+_PARTS = {"safety_critic": "critic", "dynamics": "dynamics", "recovery_policy": "policy"}
 
 
 @dataclass(frozen=True)
 class RecoveryPlannerConfig:
-    """What the planner searches with, and for how long.
+    """How to recover, and for how long to search.
+
+    One of dynamics, policy and samples says how; dynamics may also go with a policy.
 
     Attributes:
         critic: an ONNX file of kind safety_critic.
-        dynamics: an ONNX file of kind dynamics, or an MJCF file (.xml): the true model, for plants
-            whose observation is all of qpos at rest.
+        dynamics: plan: an ONNX file of kind dynamics, or an MJCF file (.xml): the true model, for
+            plants whose observation is all of qpos at rest.
+        policy: act: an ONNX file of kind task_policy, trained to recover. A plan is one action
+            long, or foreseen for the horizon where there are dynamics.
+        samples: take the least risky of so many random actions.
         step_s, timestep_s: with an MJCF file: seconds per step, physics step (0: its own).
         budget_ms: from the observation's stamp to the plan; iterations stop before it. 0 is half
             the control period.
@@ -37,7 +46,9 @@ class RecoveryPlannerConfig:
     """
 
     critic: str
-    dynamics: str
+    dynamics: str | None = None
+    policy: str | None = None
+    samples: int = 0
     budget_ms: float = 0.0
     step_s: float = 1.0
     timestep_s: float = 0.0
@@ -50,6 +61,21 @@ class RecoveryPlannerConfig:
     warm_start: bool = False
     follow: bool = True
 
+    def __post_init__(self) -> None:
+        """Says no before anything starts, unless there is exactly one way to recover."""
+        others = [name for name in ("dynamics", "policy") if getattr(self, name)]
+        if self.samples < 0:
+            raise ValueError(f"samples is {self.samples}; it is a number of actions")
+        if self.samples and others:
+            raise ValueError(
+                f"samples and {' and '.join(others)} are two ways to recover; leave out one"
+            )
+        if not self.samples and not others:
+            raise ValueError(
+                "does not say how to recover: name dynamics (to plan), policy (to act) or samples "
+                "(to take the least risky of so many actions)"
+            )
+
 
 class RecoveryPlanner(Node):
     inputs = (Input("observation"), Input("model", wakes=False, optional=True))
@@ -58,73 +84,84 @@ class RecoveryPlanner(Node):
 
     def __init__(self, config: RecoveryPlannerConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._planner: recovery.RecoveryPlanner | None = None
+        self._planner: recovery.RecoveryPlanner | reflexes.PolicyRecovery | None = None
         self._parts: dict[str, Any] = {}
         self._slots = {
-            kind: ModelSlot(context, kind, None, self._warm(kind), self._installer(kind))
-            for kind in _KINDS
+            kind: ModelSlot(context, kind, None, self._warm(part), self._installer(part))
+            for kind, part in _PARTS.items()
+            if getattr(config, part)
         }
         self._episode = -1
         self._planning = Histogram()
         self._in_time = self._too_late = self._iterations = 0
 
-    def _warm(self, kind: str) -> Callable[[Model], Model]:
+    def _warm(self, part: str) -> Callable[[Model], Model]:
         def prepare(model: Model) -> Model:
             if self._planner is not None:  # allocates beside the running planner, not within it
-                size = self.context.interface.observation_size
-                self._planner.warm_up(size, **{_PARTS[kind]: model})
+                models: dict[str, Any] = {part: model}
+                self._planner.warm_up(self.context.interface.observation_size, **models)
             return model
 
         return prepare
 
-    def _installer(self, kind: str) -> Callable[[Model], None]:
+    def _installer(self, part: str) -> Callable[[Model], None]:
         def install(model: Model) -> None:
-            self._parts[kind] = model
+            self._parts[part] = model
             if self._planner is not None:
-                self._planner.swap(**{_PARTS[kind]: model})
+                models: dict[str, Any] = {part: model}
+                self._planner.swap(**models)
 
         return install
 
     def configure(self) -> None:
-        config, interface = self.config, self.context.interface
-        self._slots["safety_critic"].load(config.critic)
-        self._load_dynamics()
+        for kind, slot in self._slots.items():
+            path = getattr(self.config, _PARTS[kind])
+            if kind == "dynamics" and path.endswith(".xml"):
+                self._parts["dynamics"] = self._true_dynamics(path)
+            else:
+                slot.load(path)
         try:
-            settings = recovery.RecoveryConfig(
-                planner=planning.PlannerConfig(
-                    method=config.method,
-                    horizon=config.horizon,
-                    population=config.population,
-                    elites=config.elites,
-                    max_iterations=config.iterations,
-                ),
-                particles=config.particles,
-                warm_start=config.warm_start,
-                rest_action=interface.failsafe,
-            )
+            self._planner = self._build()
         except ValueError as error:
             raise NodeError(f"{self.context.name}: {error}") from None
-        self._planner = recovery.RecoveryPlanner(
+        self._warm_up()
+
+    def _build(self) -> recovery.RecoveryPlanner | reflexes.PolicyRecovery:
+        config, interface, parts = self.config, self.context.interface, self._parts
+        critic, dynamics = parts["critic"], parts.get("dynamics")
+        if "policy" in parts:
+            return reflexes.PolicyRecovery(parts["policy"], critic, dynamics, config.horizon)
+        settings = reflexes.sampling(config.samples) if config.samples else self._settings()
+        return recovery.RecoveryPlanner(
             settings,
-            self._parts["dynamics"],
-            self._parts["safety_critic"],
+            reflexes.NoDynamics() if dynamics is None else dynamics,
+            critic,
             interface.action_low,
             interface.action_high,
             self.context.seed,
         )
-        self._warm_up()
 
-    def _load_dynamics(self) -> None:
+    def _settings(self) -> recovery.RecoveryConfig:
         config = self.config
-        if not config.dynamics.endswith(".xml"):
-            self._slots["dynamics"].load(config.dynamics)
-            return
+        return recovery.RecoveryConfig(
+            planner=planning.PlannerConfig(
+                method=config.method,
+                horizon=config.horizon,
+                population=config.population,
+                elites=config.elites,
+                max_iterations=config.iterations,
+            ),
+            particles=config.particles,
+            warm_start=config.warm_start,
+            rest_action=self.context.interface.failsafe,
+        )
+
+    def _true_dynamics(self, path: str) -> recovery.MujocoDynamics:
+        config = self.config
         try:
-            self._parts["dynamics"] = recovery.MujocoDynamics(
-                config.dynamics, config.step_s, config.timestep_s or None
-            )
+            return recovery.MujocoDynamics(path, config.step_s, config.timestep_s or None)
         except ValueError as error:
-            raise NodeError(f"dynamics {config.dynamics}: {error}") from None
+            raise NodeError(f"dynamics {path}: {error}") from None
 
     def _warm_up(self) -> None:
         """Sizes the buffers and the expected duration of an iteration before they matter."""
@@ -138,7 +175,7 @@ class RecoveryPlanner(Node):
 
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "model":
-            if self.config.follow and message.kind in _KINDS:
+            if self.config.follow and message.kind in self._slots:
                 self._slots[message.kind].follow(message.path)
             return
         for slot in self._slots.values():
@@ -181,7 +218,7 @@ class RecoveryPlanner(Node):
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         kind = str(arguments.get("kind", "safety_critic"))
         if kind not in self._slots:
-            raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(_KINDS)}")
+            raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(self._slots)}")
         return self._slots[kind].answer(request, arguments)
 
     def status(self) -> dict[str, Any]:
