@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models import images
-from safetypilot.models.encoders import ConvolutionTrunk, exported_dense
+from safetypilot.models.encoders import ConvolutionTrunk, array, exported_dense
 from safetypilot.models.images import Convolution, Deconvolution, ExportedImageLayers, Shape
 from safetypilot.models.stacked import StackedMLP
 
@@ -163,8 +163,8 @@ class LatentEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed b
 class LatentTransition(nn.Module):  # type: ignore[misc]
     """One step ahead in the latent, deterministic; deployed as kind `dynamics`, E = 1."""
 
-    middle: Tensor
-    half: Tensor
+    action_middle: Tensor
+    action_half: Tensor
 
     def __init__(self, sizes: LatentSizes) -> None:
         """Build; a residual one starts as standing still."""
@@ -176,26 +176,24 @@ class LatentTransition(nn.Module):  # type: ignore[misc]
             nn.init.zeros_(self.network.layers[-1][0])
         low, high = torch.tensor(sizes.low), torch.tensor(sizes.high)
         rows = (sizes.seeds, 1, 1)
-        self.register_buffer("middle", ((low + high) / 2).repeat(rows))
-        self.register_buffer("half", ((high - low) / 2).repeat(rows))
+        self.register_buffer("action_middle", ((low + high) / 2).repeat(rows))
+        self.register_buffer("action_half", ((high - low) / 2).repeat(rows))
 
     def forward(self, latent: Tensor, action: Tensor) -> Tensor:
         """(S, B, L), (S, B, A) in physical units -> (S, B, L)."""
-        change = self.network(torch.cat((latent, (action - self.middle) / self.half), dim=-1))
+        unit = (action - self.action_middle) / self.action_half
+        change = self.network(torch.cat((latent, unit), dim=-1))
         return latent + change if self.sizes.residual else change
 
     def exported(self) -> list[tuple[images.Matrix, images.Matrix]]:
         """The first seed's layers as arrays, from latent and action as they come."""
         (weight, bias), *rest = exported_dense(self.network)
-        middle, half = (tensor[0, 0].detach().cpu().double().numpy() for tensor in self._box())
+        middle, half = array(self.action_middle[0, 0]), array(self.action_half[0, 0])
         size = self.sizes.latent
         scaled = weight[size:] / half[:, None]
         weight = weight.copy()
         weight[size:] = scaled
         return [(weight, bias - middle @ scaled), *rest]
-
-    def _box(self) -> tuple[Tensor, Tensor]:
-        return self.middle, self.half
 
 
 class LatentDecoder(nn.Module):  # type: ignore[misc]
