@@ -86,7 +86,7 @@ class ExtractionExpert:
 
     def _intended(self, observation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         quality = self._quality
-        hand = observation[:3] + (0.0, self._base_y, 0.0)
+        hand = observation[:3] + np.array([0.0, self._base_y, 0.0])
         box = observation[-14:-12]
         # The target cannot go further than 0.4 m from its base.
         depth = max(box[1] + REACH, self._base_y - 0.4) - hand[1]
@@ -101,9 +101,7 @@ class ExtractionExpert:
             depth = max(depth, min(CROSSING + FINGERTIP - hand[1], 0.0))
         return np.array([box[0] - hand[0], depth, height - hand[2], quality.finger])
 
-    def _height(
-        self, observation: npt.NDArray[np.float64], hand: npt.NDArray[np.float64]
-    ) -> float:
+    def _height(self, observation: npt.NDArray[np.float64], hand: npt.NDArray[np.float64]) -> float:
         """Joint z wanted: above the distractor until it is out of the way."""
         if not self._dynamic or self._hasty:
             return 0.0

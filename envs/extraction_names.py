@@ -33,10 +33,10 @@ ACTION_HIGH = [XYZ_LIMIT, XYZ_LIMIT, XYZ_LIMIT, FINGER_LIMIT]
 DYNAMIC_ACTION_LOW = [-DYNAMIC_XYZ_LIMIT] * 3 + [-FINGER_LIMIT]
 DYNAMIC_ACTION_HIGH = [DYNAMIC_XYZ_LIMIT] * 3 + [FINGER_LIMIT]
 
-# Hold the hand where it is, fingers 4 cm from its middle: they let go of a box (3 cm to fall at most)
-# and touch no neighbour. An open hand (0) pushes both neighbours apart, a closed one drags a box that
-# is off its middle. Held for three steps from 402 states of careless demonstrations, this one
-# toppled 1 box, open 7, closed (0.1) 8.
+# Hold the hand where it is, each finger 4 cm from its middle: they let go of a box (3 cm to fall at
+# most) and touch no neighbour. An open hand (0) pushes the neighbours apart, a closed one drags a
+# box that is off its middle. Held for three steps from 402 states of careless demonstrations, this
+# one toppled 1 box, open 7, closed (0.1) 8.
 FAILSAFE = [0.0, 0.0, 0.0, 0.03]
 
 EPISODE_STEPS = 25
