@@ -150,6 +150,12 @@ class Config:
             value = getattr(self, field.name)
             if low is not None and not low <= value <= high:
                 raise LearnError(f"{field.name} is {value}; it must lie in [{low}, {high}]")
+        for least, most in _AT_MOST:
+            if getattr(self, least) > getattr(self, most):
+                raise LearnError(
+                    f"{least} is {getattr(self, least)}, more than {most}, "
+                    f"{getattr(self, most)}; change either"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
@@ -165,10 +171,15 @@ _CHOICES = {
     "bootstrap": ("task", "composite"),
     "risk_loss": ("cross-entropy", "squared"),
 }
+_AT_MOST = (("batch", "capacity"), ("planner_elites", "planner_population"))
 _MANY = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("eps", "gamma_safe", "gamma", "task_demos", "stuck_fraction"), (0.0, 1.0)),
     **dict.fromkeys(("tau", "tau_safe"), (1e-6, 1.0)),
+    **dict.fromkeys(("alpha", "reward_scale"), (1e-9, 1e9)),
+    **dict.fromkeys(("nu", "nu_end", "penalty", "editor_weight"), (0.0, 1e9)),
+    **dict.fromkeys(("nu_learning_rate", "penalty_learning_rate"), (0.0, 1.0)),
+    "target_entropy": (-100.0, 100.0),
     "positive_fraction": (0.0, 0.9),
     "conservative": (0.0, 1e6),
     "recovery_deviation": (0.0, 10.0),
@@ -177,7 +188,7 @@ _RANGES: dict[str, tuple[float, float]] = {
         (
             *("horizon", "planner_population", "planner_elites", "planner_iterations"),
             *("recovery_samples", "planner_particles", "hidden", "layers", "batch", "capacity"),
-            *("ensemble", "encoder_features"),
+            *("ensemble", "encoder_features", "samples"),
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
             *("evaluate_every", "checkpoint_every", "episodes"),
         ),
@@ -186,14 +197,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         (
             *("updates_per_step", "risk_updates_per_step", "start_steps", "offline_updates"),
-            *(
-                "demo_size",
-                "task_offline_updates",
-                "dynamics_epochs",
-                "dynamics_online_epochs",
-                "steps",
-            ),
+            *("task_offline_updates", "dynamics_epochs", "dynamics_online_epochs", "steps"),
             *("novice_episodes", "evaluate_episodes", "final_episodes", "offline_size"),
+            "demo_size",
         ),
         (0, _MANY),
     ),

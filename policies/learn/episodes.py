@@ -75,6 +75,8 @@ class Track:
                 "safety cannot be learned without costs"
             )
         cost = float(info["cost"])
+        if not 0.0 <= cost <= 1.0:
+            raise LearnError(f"the environment's cost is {cost}; wanted 1 for a violation, else 0")
         following = np.asarray(raw, np.float32).ravel()
         rows = (self.observation, proposed, executed, float(reward), cost, following)
         self.taken.append((proposed, risk, executed))

@@ -83,7 +83,8 @@ class Learner:
         self.dynamics_optimisers = [
             sac.adam(ensemble, config.dynamics_learning_rate) for ensemble in self.dynamics
         ]
-        columns = (observations, len(low), count, self._pixels)
+        self._widths = observations, len(low)
+        columns = (*self._widths, count, self._pixels)
         self.task_replay = Replay(config.capacity, *columns)
         self.risk_replay = Replay(config.capacity, *columns)
         demos = (config.demo_size or config.offline_size) if config.task_demos > 0 else 1
@@ -111,7 +112,7 @@ class Learner:
                 policy also reward; terminated and truncated, else a cost is what terminates.
             index: which of the seeds they are for.
         """
-        rows = offline.rows(data)
+        rows = offline.rows(data, *self._widths)
         if not self.scaled:  # restored networks keep the scale they were trained with
             self._fit_scale(rows.observation, index)
         if self.algorithm.uses_risk:
@@ -131,7 +132,7 @@ class Learner:
         """Take transitions for the task policy to learn from beside its own."""
         if "reward" not in data:
             raise LearnError("task_demos needs rewards in the data; set it to 0")
-        self.demos.extend(offline.rows(data), index)
+        self.demos.extend(offline.rows(data, *self._widths), index)
 
     def fit_scale(self) -> None:
         """Scale observations by the statistics of what was met so far, in every network."""

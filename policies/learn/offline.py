@@ -9,42 +9,69 @@ import numpy as np
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.replay import Array, Transition
 
-_REQUIRED = frozenset(("observation", "action", "cost", "next_observation"))
+_REQUIRED = ("observation", "action", "cost", "next_observation")
+_OPTIONAL = ("reward", "terminated", "truncated")
 
 
-def rows(data: Mapping[str, Array]) -> Transition:
+def rows(data: Mapping[str, Array], observation_size: int, action_size: int) -> Transition:
     """Transitions of N rows from arrays by name.
 
     Args:
-        data: observation, next_observation (N, O), action (N, A), cost (N,); if known also reward,
-            terminated and truncated, (N,). Without `terminated`, a cost is what terminates.
+        data: observation, next_observation (N, O), action (N, A), cost (N,) in [0, 1]; if known
+            also reward, terminated and truncated, (N,). Without `terminated`, a cost is what
+            terminates.
+        observation_size: O of the plant.
+        action_size: A of the plant.
 
     Raises:
-        LearnError: an array is missing, or there are no rows.
+        LearnError: an array is missing, of another shape, or not finite; or there are no rows.
     """
-    missing = _REQUIRED - set(data)
+    missing = set(_REQUIRED) - set(data)
     if missing:
         raise LearnError(f"offline data lacks {', '.join(sorted(missing))}")
-    cost = np.asarray(data["cost"], np.float32)
-    if not len(cost):
+    count = len(data["cost"])
+    if not count:
         raise LearnError("offline data has no rows")
-    action = np.asarray(data["action"], np.float32)
+    vectors = dict.fromkeys(("observation", "next_observation"), (count, observation_size))
+    shapes = {**vectors, "action": (count, action_size)}
+    names = [name for name in (*_REQUIRED, *_OPTIONAL) if name in data]
+    found = {name: _checked(name, data[name], shapes.get(name, (count,))) for name in names}
+    cost = found["cost"]
+    if cost.min() < 0 or cost.max() > 1:
+        raise LearnError(
+            f"offline data: costs from {cost.min():g} to {cost.max():g}; wanted 1 where a step "
+            "violated, else 0"
+        )
     return Transition(
-        observation=_values(data["observation"]),
-        proposed=action,
-        executed=action,
-        reward=np.asarray(data.get("reward", np.zeros_like(cost)), np.float32),
+        observation=found["observation"],
+        proposed=found["action"],
+        executed=found["action"],
+        reward=found.get("reward", np.zeros_like(cost)),
         cost=cost,
-        next_observation=_values(data["next_observation"]),
-        terminated=np.asarray(data.get("terminated", cost > 0), np.bool_),
-        truncated=np.asarray(data.get("truncated", np.zeros(len(cost))), np.bool_),
+        next_observation=found["next_observation"],
+        terminated=found.get("terminated", cost > 0).astype(np.bool_),
+        truncated=found.get("truncated", np.zeros_like(cost)).astype(np.bool_),
     )
 
 
-def _values(observations: Array) -> Array:
-    """As float32, but pixels as bytes."""
-    array = np.asarray(observations)
-    return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+def _checked(name: str, values: Array, shape: tuple[int, ...]) -> Array:
+    """As finite float32 of this shape; pixels stay bytes."""
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise LearnError(
+            f"offline data: {name} has shape {array.shape}, wanted {shape}; is it of this "
+            "environment?"
+        )
+    if array.dtype == np.uint8:
+        return array
+    array = array.astype(np.float32, copy=False)
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if bad.any():
+        raise LearnError(
+            f"offline data: {name} is not finite in {int(bad.sum())} of {len(bad)} rows, first in "
+            f"row {int(bad.argmax())}; leave them out"
+        )
+    return array
 
 
 def choose(transitions: Transition, which: Array) -> Transition:
