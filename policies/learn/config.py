@@ -188,7 +188,7 @@ _RANGES: dict[str, tuple[float, float]] = {
         (
             *("horizon", "planner_population", "planner_elites", "planner_iterations"),
             *("recovery_samples", "planner_particles", "hidden", "layers", "batch", "capacity"),
-            *("ensemble", "encoder_features", "samples"),
+            *("ensemble", "encoder_features"),
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
             *("evaluate_every", "checkpoint_every", "episodes"),
         ),
@@ -199,7 +199,7 @@ _RANGES: dict[str, tuple[float, float]] = {
             *("updates_per_step", "risk_updates_per_step", "start_steps", "offline_updates"),
             *("task_offline_updates", "dynamics_epochs", "dynamics_online_epochs", "steps"),
             *("novice_episodes", "evaluate_episodes", "final_episodes", "offline_size"),
-            "demo_size",
+            *("demo_size", "samples"),
         ),
         (0, _MANY),
     ),
