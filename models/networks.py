@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.encoders import Encoder, EncoderSizes
+from safetypilot.models.latent import LatentEncoder, LatentSizes
 from safetypilot.models.stacked import StackedMLP
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -40,7 +41,8 @@ class Sizes:
         high: largest action, (A,).
         hidden: widths of the hidden layers.
         seeds: S, how many copies train side by side.
-        image: the encoder of observations that are images; None for vectors.
+        image: the encoder of observations that are images, one that learns with the network or
+            the frozen one of a latent model; None for vectors.
     """
 
     observation: int
@@ -48,7 +50,7 @@ class Sizes:
     high: tuple[float, ...]
     hidden: tuple[int, ...] = (64, 64)
     seeds: int = 1
-    image: EncoderSizes | None = None
+    image: EncoderSizes | LatentSizes | None = None
 
     @property
     def action(self) -> int:
@@ -57,6 +59,8 @@ class Sizes:
     @property
     def features(self) -> int:
         """F: what a network sees of an observation."""
+        if isinstance(self.image, LatentSizes):
+            return self.image.latent
         return self.observation if self.image is None else self.image.features
 
 
@@ -104,8 +108,11 @@ class _Network(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.sizes = sizes
         self.scaling = Scaling(sizes)
-        self.encoder: Encoder | None = None
-        if sizes.image is not None:
+        self.encoder: Encoder | LatentEncoder | None = None
+        if isinstance(sizes.image, LatentSizes):
+            frozen = LatentEncoder(replace(sizes.image, seeds=sizes.seeds))
+            self.encoder = frozen.requires_grad_(False)
+        elif sizes.image is not None:
             self.encoder = Encoder(replace(sizes.image, seeds=sizes.seeds))
 
     def encode(self, observation: Tensor) -> Tensor:
