@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,13 +143,28 @@ def evaluate(
     request = evaluation.Request(policy, episodes, seed, not no_shield, video, film)
     flight = evaluation.prepare(trained.find(run), request)
     _say(flight.notes, [])
-    figures = evaluation.fly(flight)
+    with _progress(episodes) as on_step:
+        figures = evaluation.fly(flight, on_step)
     if json:
         print_json(figures)
         return
     print_line(_sentence(figures))
     if video is not None:
         print_line(f"wrote {video}")
+
+
+@contextmanager
+def _progress(episodes: int) -> Iterator[Callable[[Any], None] | None]:
+    """A bar on a terminal, which goes when the flight is over; else nothing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("episodes", total=episodes)
+        yield lambda record: progress.update(bar, completed=record.episode)
 
 
 def _sentence(figures: dict[str, Any]) -> str:

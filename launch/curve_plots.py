@@ -30,6 +30,8 @@ _MARKERS = ("o", "s", "^", "D")
 _KNOWN = {
     "recovery-rl": (0, 0),
     "recovery-rl-model-free": (0, 1),
+    "recovery-rl-q-sampling": (0, 2),
+    "recovery-rl-visual": (0, 3),
     "sac": (6, 0),
     "unconstrained": (6, 0),
     "sqrl": (1, 0),
@@ -141,12 +143,18 @@ def styles(groups: Iterable[Group]) -> dict[str, tuple[str, Any, str]]:
     free = [(colour, dash) for dash in range(len(_DASHES)) for colour in range(len(_COLOURS))]
     chosen: dict[str, tuple[int, int]] = {}
     algorithms = {group.label: group.algorithm for group in groups}
-    for label in sorted(algorithms, key=lambda label: (label not in _KNOWN, label)):
-        colour, dash = _KNOWN.get(label) or _KNOWN.get(algorithms[label]) or (0, 0)
-        # A variant of a known algorithm keeps its colour and takes the next dash.
-        wanted = [(colour, (dash + step) % len(_DASHES)) for step in range(len(_DASHES))]
-        known = algorithms[label] in _KNOWN and label.startswith(algorithms[label])
-        order = (wanted if known or label in _KNOWN else []) + free
+
+    def rank(label: str) -> tuple[bool, bool, str]:
+        return label not in _KNOWN, not is_variant(label), label
+
+    def is_variant(label: str) -> bool:
+        return algorithms[label] in _KNOWN and label.startswith(algorithms[label])
+
+    for label in sorted(algorithms, key=rank):
+        order = list(free)
+        if label in _KNOWN or is_variant(label):  # its algorithm's colour, and the next dash
+            colour, dash = _KNOWN.get(label) or _KNOWN[algorithms[label]]
+            order = [(colour, (dash + i) % len(_DASHES)) for i in range(len(_DASHES))] + free
         chosen[label] = next((look for look in order if look not in chosen.values()), order[0])
     return {
         label: (_COLOURS[colour], _DASHES[dash], _MARKERS[dash])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from ctypes.util import find_library
@@ -24,6 +26,13 @@ _NEEDED = {
     "model-free": ("safety_critic", "recovery_policy"),
     "q-sampling": ("safety_critic",),
 }
+_RENDER_S = 120  # to import, build and draw on a busy machine
+_RENDER = """import sys
+from safetypilot.envs import registry
+env = registry.make_flat(sys.argv[1], render_mode="rgb_array")
+env.reset(seed=0)
+env.render()
+"""
 _FPS = 10.0  # of a task whose own rate nobody could watch
 _MOST_FPS = 60.0
 
@@ -77,6 +86,7 @@ def prepare(trained: Trained, request: Request) -> Flight:
 
     if request.video is not None:
         video.check_name(request.video)
+        _offer_gl()
     if not trained.env or not trained.algorithm:
         raise InputError(
             f"{trained.path} does not say what it was trained for; give a run's directory, with "
@@ -158,23 +168,41 @@ def _rendered(flight: Flight) -> Any:
     """The environment in a mode that renders, with its scene; None where that cannot be had."""
     from safetypilot.envs import registry
 
-    if not os.environ.get("DISPLAY") and find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is first imported
-    env = None
-    try:
-        env = registry.make_flat(flight.env_name, render_mode="rgb_array")
-        env.reset(seed=0)
-        flight.scene = scenes.RenderedScene(env)
-    except Exception as error:  # noqa: BLE001 - renderers and drivers fail in ways of their own
-        cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        flight.notes.append(f"{flight.env_name} cannot be rendered here ({cause}); the video shows "
-                            "risk, reward and actions instead")  # fmt: skip
-        if env is not None:
-            env.close()
+    cause = _cannot_render(flight.env_name)
+    if cause:
+        flight.notes.append(
+            f"{flight.env_name} cannot be rendered here ({cause}); the video shows risk, reward "
+            "and actions instead"
+        )
         return None
+    env = registry.make_flat(flight.env_name, render_mode="rgb_array")
+    env.reset(seed=0)
+    flight.scene = scenes.RenderedScene(env)
     rate = float(env.metadata.get("render_fps") or _FPS)
     flight.fps = min(max(rate, _FPS), _MOST_FPS)
     return env
+
+
+def _cannot_render(env: str) -> str:
+    """Why this environment does not render here; empty if it does.
+
+    Tried in a process of its own: a graphics driver may end the process instead of saying so.
+    """
+    command = [sys.executable, "-P", "-c", _RENDER, env]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_RENDER_S)
+    except subprocess.TimeoutExpired:
+        return f"no picture within {_RENDER_S} s"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1].partition(": ")[2][:160] or lines[-1][:160]
+
+
+def _offer_gl() -> None:
+    """Let MuJoCo render without a display, where it can; it reads this when it is imported."""
+    if not os.environ.get("DISPLAY") and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def _image_shape(names: list[str]) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""Makes synthetic training runs on disk, for the tests of curves and tables."""
+"""Makes synthetic training runs on disk and calls the command line, for the tests of results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typer.testing import CliRunner, Result
+
+import safetypilot.launch
+from safetypilot.launch import cli
+
+ZOO = Path(safetypilot.launch.__path__[0]).parent / "models" / "zoo"
+
+
+def call(*words: object) -> Result:
+    """The command line, in this process."""
+    return CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="safetypilot")
 
 
 def write_run(
