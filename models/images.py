@@ -109,3 +109,12 @@ def grown(start: Shape, layers: Sequence[Deconvolution]) -> Shape:
         width = (width - 1) * layer.stride - 2 * layer.padding + layer.kernel[1]
         channels = layer.channels
     return channels, height, width
+
+
+def latent_name(graph_sha256: str, size: int) -> str:
+    """The observation name of models that work on an encoder's latents, such as `latent-1a2b[32]`.
+
+    It names the encoder by its graph, so that the comparison of names which every model passes
+    before it flies keeps dynamics and critics away from the latents of another encoder.
+    """
+    return f"latent-{graph_sha256[:8]}[{size}]"

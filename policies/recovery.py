@@ -1,27 +1,41 @@
 """The recovery policy: a plan that keeps the predicted risk low, by model predictive control.
 
 Letters: N candidates, H horizon in steps, P particles, E nets of the ensemble, O observation and
-A action dimension.
+A action dimension, L size of a latent.
 
 The cost of a plan is the published one (Recovery RL, arXiv 2010.15920; PETS, arXiv 1805.12114):
 sum over i < H of Q_risk(s_{t+i}, a_{t+i}), mean over particles that each keep their net for the
 whole horizon (TS-infinity). All candidates of one call meet the same noise, so that they differ by
 their actions and not by luck.
+
+Where the observation is an image, an encoder turns it into a latent once per call, and dynamics and
+critic are those of latents (the visual variant).
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from safetypilot.policies import planning
 from safetypilot.policies.critic import Critic, Dynamics, PlanRisk
+from safetypilot.policies.mujoco_dynamics import MujocoDynamics
+
+__all__ = ["Encoder", "MujocoDynamics", "Plan", "RecoveryConfig", "RecoveryPlanner"]
 
 Array = NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """What turns an image into a latent: a `models.runtime.Model` of kind ``encoder``.
+
+    ``run(observation=(B, O))["latent"]`` is (B, L).
+    """
+
+    def run(self, **inputs: Array) -> dict[str, Array]:
+        """Encode."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,8 @@ class RecoveryConfig:
 
     Attributes:
         planner: method, horizon, population, iterations.
-        particles: P, rounded up to a multiple of the ensemble size.
+        particles: P, rounded up to a multiple of the ensemble size; one per net where the
+            dynamics is deterministic, as it is in latents.
         action_penalty: cost of a full action per step and dimension. Tiny: it decides only where
             the risk is flat (all plans safe, or none), and there for resting. 0: never mind.
         warm_start: begin from the previous plan. Off, the answer depends on this observation and
@@ -51,6 +66,12 @@ class RecoveryConfig:
         """The settings of Recovery RL: CEM 400/40/5, 20 particles, warm, no action penalty."""
         planner = planning.PlannerConfig.published(horizon)
         return cls(planner, particles=20, action_penalty=0.0, warm_start=True)
+
+    @classmethod
+    def published_visual(cls, horizon: int = 10) -> "RecoveryConfig":
+        """The visual settings of Recovery RL: plain CEM 400/10/10, cold, no action penalty."""
+        planner = planning.PlannerConfig.published_visual(horizon)
+        return cls(planner, particles=1, action_penalty=0.0)
 
 
 class Plan(NamedTuple):
@@ -76,6 +97,8 @@ class RecoveryPlanner:
         action_low: ArrayLike,
         action_high: ArrayLike,
         seed: int = 0,
+        *,
+        encoder: Encoder | None = None,
     ) -> None:
         """Allocate for the action box.
 
@@ -86,6 +109,7 @@ class RecoveryPlanner:
             action_low: smallest action, (A,).
             action_high: largest action, (A,).
             seed: with ``seq`` the only source of chance.
+            encoder: where dynamics and critic are of latents: makes them from observations.
         """
         if config.particles < 1:
             raise ValueError(f"particles={config.particles}, at least 1 is needed")
@@ -101,6 +125,8 @@ class RecoveryPlanner:
         self._last_seq: int | None = None
         self._finish = planning.Pace()  # of the last evaluation
         self._models = (dynamics, critic)
+        self._encoder = encoder
+        self._latent_size = 0  # L, known after the first plan
         self._judges: dict[int, PlanRisk] = {}
 
     def reset(self) -> None:
@@ -108,22 +134,38 @@ class RecoveryPlanner:
         self._last_seq = None
         self._state.reset()
 
-    def swap(self, *, dynamics: Dynamics | None = None, critic: Critic | None = None) -> None:
+    def swap(
+        self,
+        *,
+        dynamics: Dynamics | None = None,
+        critic: Critic | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
         """Plan with other models from the next call on; the previous plan stays a starting point.
 
         Args:
             dynamics: the new dynamics, or None to keep the old.
             critic: the new critic, or None to keep the old.
+            encoder: the new encoder, or None to keep the old. Its latents mean nothing to the
+                dynamics and critic of another, so it comes with new ones.
         """
+        if encoder is not None and (dynamics is None or critic is None):
+            raise ValueError("a new encoder needs the dynamics and critic of its own latents")
         old_dynamics, old_critic = self._models
         self._models = (
             old_dynamics if dynamics is None else dynamics,
             old_critic if critic is None else critic,
         )
+        self._encoder = self._encoder if encoder is None else encoder
         self._judges = {}
 
     def warm_up(
-        self, size: int, *, dynamics: Dynamics | None = None, critic: Critic | None = None
+        self,
+        size: int,
+        *,
+        dynamics: Dynamics | None = None,
+        critic: Critic | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         """Let new models allocate for every shape that a plan asks of them, before a `swap`.
 
@@ -133,7 +175,12 @@ class RecoveryPlanner:
             size: of the observation, O.
             dynamics: the dynamics to come, if any.
             critic: the critic to come, if any.
+            encoder: the encoder to come, if any.
         """
+        if encoder is not None:
+            size = _encode(encoder, np.zeros(size, np.float32)).size
+        elif self._encoder is not None:  # the flying one is busy, but its size is known
+            size = self._latent_size or _encode(self._encoder, np.zeros(size, np.float32)).size
         settings, actions = self.config.planner, self._rest.size
         noise = self._noise_shape(self._models[0] if dynamics is None else dynamics, size)
         counts = {settings.population_of(i) for i in range(settings.max_iterations)}
@@ -158,6 +205,9 @@ class RecoveryPlanner:
         start = np.asarray(observation, np.float32)
         if start.ndim != 1 or not np.isfinite(start).all():
             raise ValueError(f"a finite observation of shape (O,) is needed, not {start!r}")
+        if self._encoder is not None:
+            start = _encode(self._encoder, start)
+            self._latent_size = start.size
         self._advance(seq)
         rng = np.random.default_rng((self._seed, seq))
         noise = self._noise(rng, start.size)
@@ -207,7 +257,7 @@ class RecoveryPlanner:
 
     def _noise_shape(self, dynamics: Dynamics, size: int) -> tuple[int, int, int, int]:
         nets = dynamics.members or 1
-        deterministic = getattr(dynamics, "deterministic", False)
+        deterministic = self._encoder is not None or getattr(dynamics, "deterministic", False)
         each = 1 if deterministic else -(-self.config.particles // nets)
         return self.config.planner.horizon - 1, nets, each, size
 
@@ -217,6 +267,12 @@ class RecoveryPlanner:
         if count not in self._judges:
             self._judges[count] = PlanRisk(plans.shape, noise.shape)
         return self._judges[count](*self._models, start, plans, noise)
+
+
+def _encode(encoder: Encoder, observation: Array) -> Array:
+    """The latent (L,) of one observation (O,)."""
+    latent: Array = encoder.run(observation=observation[None])["latent"][0]
+    return latent
 
 
 def _guesses(rest: Array, low: Array, high: Array, config: planning.PlannerConfig) -> Array:
@@ -230,65 +286,3 @@ def _guesses(rest: Array, low: Array, high: Array, config: planning.PlannerConfi
         actions[2 + 2 * axis, axis] = high[axis]
     held = np.repeat(actions[:, None], config.horizon, axis=1)
     return held[: max(1, config.population // 4)]
-
-
-class MujocoDynamics:
-    """The true model in place of a learned one: ``mujoco.rollout``, one control step at a time.
-
-    For plants whose observation tells the state they come to rest in, such as the maze: (x, y) are
-    its two coordinates, and velocities are zero at the start and end of a step.
-    """
-
-    members = 1
-    deterministic = True
-
-    def __init__(
-        self,
-        model: str | Path | Any,
-        step_s: float,
-        timestep_s: float | None = None,
-        to_state: Callable[[Array], NDArray[np.floating]] | None = None,
-        to_observation: Callable[[NDArray[np.float64]], NDArray[np.floating]] | None = None,
-    ) -> None:
-        """Load the model.
-
-        Args:
-            model: path of an MJCF file, or an ``mujoco.MjModel``.
-            step_s: simulated seconds per control step; the action is the motors' control.
-            timestep_s: physics step, None for the model's own; a coarser one is faster.
-            to_state: (B, O) -> (B, nq + nv); None if the observation is all of qpos, at rest.
-            to_observation: (B, nq + nv) -> (B, O); None likewise.
-        """
-        import mujoco
-        from mujoco import rollout
-
-        if isinstance(model, str | Path):
-            model = mujoco.MjModel.from_xml_path(str(model))
-        self._model = copy.copy(model)  # its timestep is ours to change
-        if timestep_s is not None:
-            self._model.opt.timestep = timestep_s
-        self._substeps = max(1, round(step_s / self._model.opt.timestep))
-        self._data = mujoco.MjData(self._model)
-        self._rollout = rollout.Rollout(nthread=0)
-        size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        self._rest = np.zeros(size)
-        mujoco.mj_getState(
-            self._model, self._data, self._rest, mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-        )
-        self._to_state = to_state
-        self._to_observation = to_observation
-
-    def run(self, **inputs: Array) -> dict[str, Array]:
-        """Simulate one control step of ``observation`` and ``action``, (1, B, O) and (1, B, A)."""
-        observation, action = inputs["observation"][0], inputs["action"][0]
-        initial = np.tile(self._rest, (len(observation), 1))
-        moved = observation if self._to_state is None else self._to_state(observation)
-        initial[:, 1 : 1 + moved.shape[1]] = moved  # column 0 is the time
-        control = np.asarray(action, np.float64)[:, None]
-        states, _ = self._rollout.rollout(
-            self._model, self._data, initial, control, nstep=self._substeps
-        )
-        last = states[:, -1, 1 : 1 + self._model.nq + self._model.nv]
-        size = observation.shape[1]
-        found = last[:, :size] if self._to_observation is None else self._to_observation(last)
-        return {"next_observation": found[None].astype(np.float32)}

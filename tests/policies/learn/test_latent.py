@@ -4,16 +4,20 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from safetypilot.models import networks
+from safetypilot.models import graphs, graphs_image, networks
+from safetypilot.models.encoders import array, exported_dense
 from safetypilot.models.images import Convolution
 from safetypilot.models.latent import LatentModel, LatentSizes
 from safetypilot.policies.learn import checkpoint, latent, sequences
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.latent import LatentConfig, Training
 from safetypilot.policies.learn.sequences import Sequences
+from safetypilot.policies.planning import PlannerConfig
+from safetypilot.policies.recovery import RecoveryConfig, RecoveryPlanner
 
 SIDE = 16
 SIZES = LatentSizes(
@@ -94,6 +98,74 @@ def test_what_it_predicts_depends_on_the_action(learnt):
         grid = torch.arange(SIDE) - 7.5
         places.append(((dark.sum(0) @ grid) / dark.sum(), (dark.sum(1) @ grid) / dark.sum()))
     assert places[1][0] - places[0][0] > 3 and places[3][1] - places[2][1] > 3
+
+
+class Flying:
+    """A graph as a node would run it."""
+
+    members = 1
+
+    def __init__(self, graph):
+        self.session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        self.names = [each.name for each in self.session.get_outputs()]
+
+    def run(self, **inputs):
+        return dict(zip(self.names, self.session.run(None, inputs), strict=True))
+
+
+def judge_of_the_left(encoder):
+    """A critic of latents to which less than 5 pixels from the left edge is a violation."""
+    data = dots(600, seed=5)
+    latents = torch.from_numpy(latent.encode(encoder, data["observation"]))[None]
+    actions = torch.from_numpy(data["action"])[None]
+    dark = 220.0 - data["next_observation"].reshape(-1, SIDE, SIDE)
+    centre = (dark.sum(axis=1) @ np.arange(SIDE)) / dark.sum(axis=(1, 2))
+    risky = torch.from_numpy((centre < 5).astype(np.float32))
+    critic = networks.TwinCritic(networks.Sizes(8, (-2.0, -2.0), (2.0, 2.0), (32,)), True)
+    critic.scaling.fit(latents[0])
+    optimiser = torch.optim.Adam(critic.parameters(), 1e-2)
+    for _ in range(150):
+        logits = critic.logits(latents, actions)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, risky.expand_as(logits))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return critic
+
+
+def test_a_planner_on_its_latents_leads_away_from_a_learnt_danger(learnt):
+    model = learnt[0].model
+    critic = judge_of_the_left(model.encoder)
+    box = critic.scaling
+    joint = [
+        np.concatenate((array(a[0, 0]), array(b[0, 0])))
+        for a, b in (
+            (box.observation_mean, box.action_middle),
+            (box.observation_scale, box.action_half),
+        )
+    ]
+    twins = [graphs.fold_input(exported_dense(critic.network, i), *joint) for i in range(2)]
+    planner = RecoveryPlanner(
+        RecoveryConfig(PlannerConfig.published_visual(4), particles=5, action_penalty=0.0),
+        Flying(graphs_image.latent_dynamics(model.transition.exported(), 8, True)),
+        Flying(graphs.safety_critic(twins, 8)),
+        [-2.0, -2.0],
+        [2.0, 2.0],
+        encoder=Flying(graphs_image.encoder(model.encoder.exported())),
+    )
+    for seq, row in enumerate((5.0, 7.5, 10.0)):
+        place = np.array([5.2, row])
+        plan = planner.plan(picture(place).astype(np.float32), seq)
+        assert plan.actions[0, 0] > 0 and plan.risks.max() < 0.3
+        for action in plan.actions:
+            place = np.clip(place + action, 2, SIDE - 3)
+            assert place[0] >= 4.5
+        toward = np.tile(np.array([-2.0, 0.0], np.float32), (1, 4, 1))
+        start = model.encoder(torch.from_numpy(picture([5.2, row]))[None, None])[0, 0].detach()
+        noise = np.zeros((3, 1, 1, 8), np.float32)
+        assert planner._risks(start.numpy(), toward, noise).max() > 0.7
 
 
 def test_the_curriculum_goes_from_none_to_all_in_equal_stages():
