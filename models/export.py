@@ -147,7 +147,7 @@ def _critic(network: TwinCritic) -> Any:
     return graphs.safety_critic(_twins(network), network.sizes.observation)
 
 
-def _twins(network: TwinCritic) -> list[list[graphs.Layer]]:
+def _twins(network: TwinCritic) -> list[graphs.Folded]:
     """Layers of each critic that take action, and observation but for pixels, as they come."""
     scaling, features = network.scaling, network.sizes.features
     middle, half = _box(scaling)
@@ -159,7 +159,7 @@ def _twins(network: TwinCritic) -> list[list[graphs.Layer]]:
     return [graphs.fold_input(_layers(network.network, i), *joint) for i in range(network.critics)]
 
 
-def _folded(layers: list[graphs.Layer], scaling: Scaling) -> list[graphs.Layer]:
+def _folded(layers: list[graphs.Layer], scaling: Scaling) -> graphs.Folded:
     mean, scale = _array(scaling.observation_mean)[0, 0], _array(scaling.observation_scale)[0, 0]
     return graphs.fold_input(layers, mean, scale)
 

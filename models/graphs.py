@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8  # read by onnxruntime since 1.11
 
+_FOLDABLE = 30.0  # means that are at most so many deviations lose no digits in a bias
+
 Matrix = NDArray[np.float64]
 Layer = tuple[Matrix, Matrix]  # weight (in, out) and bias (out,); or (E, in, out), (E, 1, out)
 
@@ -41,6 +43,9 @@ class Graph:
 
     def layers(self, x: str, layers: Sequence[Layer], activation: str) -> str:
         """Dense layers with an activation between them, for one network (rank 2) or E (rank 3)."""
+        origin = getattr(layers, "origin", None)
+        if origin is not None:
+            x = self.node("Sub", x, self.constant(origin))
         for index, (weight, bias) in enumerate(layers):
             if weight.ndim == 2:
                 x = self.node("Gemm", x, self.constant(weight), self.constant(bias))
@@ -77,12 +82,30 @@ def _values(shapes: dict[str, list[int | str]]) -> list[Any]:
     ]
 
 
-def fold_input(layers: Sequence[Layer], mean: Matrix, scale: Matrix) -> list[Layer]:
-    """Layers that take x as it comes, from layers that took (x - mean) / scale."""
+class Folded(list[Layer]):
+    """Layers that take an input in physical units.
+
+    Attributes:
+        origin: subtracted from the input first, (in,); None where the first bias has it.
+    """
+
+    origin: Matrix | None = None
+
+
+def fold_input(layers: Sequence[Layer], mean: Matrix, scale: Matrix) -> Folded:
+    """Layers that take x as it comes, from layers that took (x - mean) / scale.
+
+    Where an entry hardly varies beside its mean, the difference of two large float32 products
+    would be all that is left of it; then the mean is subtracted first, at the price of one node.
+    """
     weight, bias = layers[0]
     weight = weight / scale[:, None]
+    if (np.abs(mean) > _FOLDABLE * scale).any():
+        folded = Folded([(weight, bias), *layers[1:]])
+        folded.origin = mean
+        return folded
     shift = mean @ weight  # (out,), or (E, out) beside a bias of (E, 1, out)
-    return [(weight, bias - shift.reshape(bias.shape)), *layers[1:]]
+    return Folded([(weight, bias - shift.reshape(bias.shape)), *layers[1:]])
 
 
 def task_policy(layers: Sequence[Layer], middle: Matrix, half: Matrix) -> Any:
