@@ -56,7 +56,7 @@ def load(path: Path | str) -> dict[str, Any]:
     if not path.exists():
         raise LearnError(f"{path} does not exist; give a checkpoint to resume from")
     try:
-        state: Any = torch.load(path, weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch and its unpickler share no base class
         reason = str(error).partition("\n")[0]
         raise LearnError(f"{path} is not a checkpoint: {reason}") from None

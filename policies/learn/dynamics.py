@@ -50,10 +50,11 @@ def fit(
     if not rows:
         raise LearnError("no transitions to fit the dynamics to; add some first")
     ensemble.fit_normaliser(inputs, change)
-    own = torch.randint(rows, (ensemble.members, rows), generator=generator)
+    device = inputs.device
+    own = torch.randint(rows, (ensemble.members, rows), generator=generator, device=device)
     last = torch.tensor(float("nan"))
     for _ in range(epochs):
-        order = torch.rand(own.shape, generator=generator).argsort(dim=1)
+        order = torch.rand(own.shape, generator=generator, device=device).argsort(dim=1)
         shuffled = own.gather(1, order)
         for start in range(0, rows, batch):
             chosen = shuffled[:, start : start + batch]  # (E, batch)

@@ -7,6 +7,7 @@ that train side by side, B batch, N rows, O observation, A action.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class Learner:
         self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
         parts = Parts(self.sac, self.risk, self.generator, count)
         self.name = algorithm
-        self.algorithm = catalogue.entry(algorithm).kind(config, parts)
+        with torch.device(self.device):  # multipliers live where the losses do
+            self.algorithm = catalogue.entry(algorithm).kind(config, parts)
         self.updates = 0
         self.dynamics_fitted = False
         self.scaled = self._pixels or not config.scale_observations
@@ -296,7 +298,7 @@ class Learner:
         if self.algorithm.uses_risk:
             networks["safety_critic"] = member(self.risk.critic, index)
         if self.dynamics_fitted:
-            networks["dynamics"] = self.dynamics[index]
+            networks["dynamics"] = deepcopy(self.dynamics[index])  # moves to the CPU below
         if self.trains_recovery:
             networks["recovery_policy"] = member(self.risk.recovery, index)
         contract = self._contract(version, run)

@@ -53,4 +53,4 @@ class Rspo(LagrangianRelaxation):
         return {"nu": self._nu.clone()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._nu = state["nu"].clone()
+        self._nu.copy_(state["nu"])
