@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
-_aten = torch.ops.aten
+# In place, and by overload, which is found sooner than by what was passed.
+_relu_gradient = torch.ops.aten.threshold_backward.grad_input
+_tanh_gradient = torch.ops.aten.tanh_backward.grad_input
+_silu_gradient = torch.ops.aten.silu_backward.grad_input
 # name: (forward, its gradient from what `_Stacked` kept, whether it keeps the output or the input)
 ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], bool]] = {
-    "relu": (torch.relu_, lambda g, y: _aten.threshold_backward(g, y, 0.0, grad_input=g), True),
-    "tanh": (torch.tanh_, lambda g, y: _aten.tanh_backward(g, y, grad_input=g), True),
-    "silu": (F.silu, lambda g, x: _aten.silu_backward(g, x, grad_input=g), False),
+    "relu": (torch.relu_, lambda g, y: _relu_gradient(g, y, 0.0, grad_input=g), True),
+    "tanh": (torch.tanh_, lambda g, y: _tanh_gradient(g, y, grad_input=g), True),
+    "silu": (F.silu, lambda g, x: _silu_gradient(g, x, grad_input=g), False),
 }
 
 
