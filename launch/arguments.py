@@ -20,6 +20,7 @@ from safetypilot.launch.schema import SUBSTITUTION, Argument
 
 _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
+_PLACES = ("file", "run")  # types of argument that name one; `name=` names none
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class _Resolver:
         default_mark = self.document.at(("arguments", name, "default"))
         if name in self.command.values:
             mark = self.command.at((name,))
+            if self.command.values[name] == "" and self._kind(spec) in _PLACES:
+                return Value(None, mark, name)
             found = self._typed(name, spec, self.command.values[name], mark)
             if found is not None:
                 return found
@@ -201,7 +204,7 @@ def _convert(kind: str, raw: object, mark: Mark) -> object:
             return number if abs(number) < float("inf") else None
     except ValueError:
         return None
-    if kind == "file":
+    if kind in _PLACES:
         return locate(text, mark) if text else None
     return text
 

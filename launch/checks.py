@@ -37,7 +37,7 @@ def connect(check: Check) -> tuple[TopicSpec, ...]:
         for port in node.inputs:
             if port.topic in writers:
                 readers[port.topic].append(node.name)
-            elif not port.optional and port.name in TOPICS:
+            elif not port.optional and port.name in TOPICS and not _bare(node, port):
                 _unwritten(check, node, port, writers)
     for topic in check.file.topics:
         known = [*dict.fromkeys([*writers, *TOPICS])]
@@ -65,6 +65,11 @@ def connect(check: Check) -> tuple[TopicSpec, ...]:
             )
         )
     return tuple(topics)
+
+
+def _bare(node: NodeSpec, port: Port) -> bool:
+    """An arbiter with its shield off asks for no risk, and takes no recovery."""
+    return node.config.get("shield") is False and port.name in ("risk", "recovery")
 
 
 def remapped(check: Check, node: str, names: Iterable[str]) -> dict[str, str]:

@@ -186,7 +186,9 @@ def _panel(axis: Any, kind: str, groups: Sequence[Group], looks: dict[str, Any])
     axis.set_ylabel(AXES[kind])
     axis.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     axis.set_axisbelow(True)
-    _title(axis, groups)
+    several = any(group.seeds > 1 for group in groups)
+    note = "mean ± standard error over n seeds" if several else "one seed"
+    _titles(axis, groups[0].env, note)
     _label_ends(axis, ends, looks)
 
 
@@ -202,11 +204,9 @@ def _log_axis(axis: Any) -> None:
     axis.set_ylim(low, high)
 
 
-def _title(axis: Any, groups: Sequence[Group]) -> None:
-    several = any(group.seeds > 1 for group in groups)
-    seeds = "mean ± standard error over n seeds" if several else "one seed"
-    axis.set_title(groups[0].env, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
-    axis.set_title(seeds, loc="right", fontsize=8.5, color=_PALE)
+def _titles(axis: Any, left: str, right: str) -> None:
+    axis.set_title(left, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
+    axis.set_title(right, loc="right", fontsize=8.5, color=_PALE)
 
 
 def _label_ends(axis: Any, ends: list[Any], looks: dict[str, Any]) -> None:
@@ -290,9 +290,8 @@ def _panel_pr(axis: Any, kind: str, groups: Sequence[Group], looks: dict[str, An
     axis.grid(color="#e4e4e4", linewidth=0.7)
     axis.set_axisbelow(True)
     lengths = sorted({group.episodes for group in groups})
-    axis.set_title(groups[0].env, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
-    note = f"after {' to '.join(str(n) for n in dict.fromkeys((lengths[0], lengths[-1])))} episodes"
-    axis.set_title(note, loc="right", fontsize=8.5, color=_PALE)
+    span = " to ".join(str(n) for n in dict.fromkeys((lengths[0], lengths[-1])))
+    _titles(axis, groups[0].env, f"after {span} episodes")
     axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False,
                 fontsize=_LABEL_SIZE, handletextpad=0.2)  # fmt: skip
 

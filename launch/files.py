@@ -27,8 +27,8 @@ _INCLUDES = TypeAdapter(list[IncludeItem])
 
 
 def built_in() -> dict[str, Path]:
-    """The launch files that come with the package, by name."""
-    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+    """The launch files that come with the package, by name; `_...` are parts of others."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("[!_]*.yaml"))}
 
 
 def find_launch_file(name_or_path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import pydantic
 
 from safetypilot.envs import registry as envs
 from safetypilot.launch import arguments as args
-from safetypilot.launch import checks, files, registry, settings
+from safetypilot.launch import checks, companions, files, registry, settings
 from safetypilot.launch.loader import (
     Document,
     LaunchFileError,
@@ -69,6 +69,7 @@ class _Loading:
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.sets: list[settings.Setting] = []
+        self.missing: dict[str, None] = {}  # arguments that have no value, and a node needs one
 
     def complain(self, mark: Mark, message: str, mend: str = "") -> None:
         self.problems.append(Problem(mark, message, mend))
@@ -85,6 +86,7 @@ class _Loading:
     ) -> Graph:
         specs = self.argument_specs()
         command = args.given(arguments, self.problems)
+        command = companions.supplement(specs, command, self.problems)
         values = args.resolve(specs, self.document, command, self.problems)
         filled = args.substitute(self.document, values, self.problems)
         self.document, self.filled = filled.document, filled
@@ -98,6 +100,7 @@ class _Loading:
         absent = tuple(name for name, node in file.nodes.items() if not node.when)
         check = checks.Check(file, self.document, (), absent, self.problems, self.warnings)
         built = [self.node(name, node, check) for name, node in present.items()]
+        self.complain_of_missing(specs)
         self.check_references(file, present, absent)
         self.check_existence(present)
         self.stop_on_problems()
@@ -178,11 +181,31 @@ class _Loading:
                 as_text = [str(loc[0]) for loc in wanted if (*under, *loc) in texts]
                 if attempt or not as_text:
                     found = from_pydantic(error, self.document, kind.schema(), under)
-                    self.problems.extend(problem for _, problem in found)
+                    self.problems.extend(p for place, p in found if not self.is_missing(place))
                     break
                 # --set model=5 for a text: on the command line nothing says that it is one
                 values.update({key: texts[*under, key] for key in as_text})
         return None
+
+    def is_missing(self, place: Place) -> bool:
+        """Whether a value is wrong because an argument has none; notes the argument."""
+        argument = self.filled.arguments.get(place)
+        if argument is None or argument.value is not None:
+            return False
+        self.missing[argument.argument] = None
+        return True
+
+    def complain_of_missing(self, specs: Mapping[str, Argument]) -> None:
+        """One problem for all arguments that must be given, and where their values come from."""
+        if not self.missing:
+            return
+        message = f"{', '.join(self.missing)} must be given: {self.env} has no default here"
+        lines = [f"  {name}=...  {specs[name].help}" for name in self.missing]
+        for run in (name for name, spec in specs.items() if spec.kind == "run"):
+            short = next((name for name, full in envs.IDS.items() if full == self.env), self.env)
+            train = f"safetypilot train recovery-rl --env {short} --out DIR"
+            lines.insert(0, f"all at once with {run}=DIR, after `{train}`, or each")
+        self.complain(self.document.mark, message, "\n".join(lines))
 
     def check_references(
         self, file: LaunchFile, present: Mapping[str, Node], absent: tuple[str, ...]

@@ -178,7 +178,6 @@ def draw(subject: Subject, chosen: Floats, out: Path, title: str = "") -> list[P
 
     files = outputs(out)
     files[0].parent.mkdir(parents=True, exist_ok=True)
-    x, y, maps = risks(subject, chosen)
     x0, x1, y0, y1 = subject.world.bounds
     aspect = (y1 - y0) / (x1 - x0)
     columns = min(len(chosen), 4 if aspect > 0.6 else 2)
@@ -194,18 +193,7 @@ def draw(subject: Subject, chosen: Floats, out: Path, title: str = "") -> list[P
             sharey=True,
             layout="constrained",
         )
-        for axis in axes.flat[len(chosen) :]:
-            axis.set_axis_off()
-        shown = None
-        for axis, action, risk in zip(axes.flat, chosen, maps, strict=False):
-            shown = _panel(axis, subject, (x, y, risk), action)
-        figure.get_layout_engine().set(hspace=0.02, wspace=0.02)
-        axes[-1][0].set_xlabel(_with_unit("x", subject), fontsize=8.5)
-        axes[-1][0].set_ylabel(_with_unit("y", subject), fontsize=8.5)
-        bar = figure.colorbar(shown, ax=axes, pad=0.015, aspect=12 * lines)
-        bar.set_label("Q_risk")
-        if subject.eps is not None:
-            bar.ax.axhline(subject.eps, color=_EPS, linewidth=2)
+        _panels(figure, axes, subject, chosen)
         figure.suptitle(title or f"Q_risk of {subject.model.contract.version}", fontsize=11.5,
                         fontweight="bold", color=_INK)  # fmt: skip
         _legend(figure, subject)
@@ -214,6 +202,23 @@ def draw(subject: Subject, chosen: Floats, out: Path, title: str = "") -> list[P
             figure.savefig(path, dpi=150, metadata=metadata)
         pyplot.close(figure)
     return files
+
+
+def _panels(figure: Any, axes: Any, subject: Subject, chosen: Floats) -> None:
+    """A map per action, the rest of the axes empty, and the scale of the colours."""
+    x, y, maps = risks(subject, chosen)
+    for axis in axes.flat[len(chosen) :]:
+        axis.set_axis_off()
+    shown = None
+    for axis, action, risk in zip(axes.flat, chosen, maps, strict=False):
+        shown = _panel(axis, subject, (x, y, risk), action)
+    figure.get_layout_engine().set(hspace=0.02, wspace=0.02)
+    axes[-1][0].set_xlabel(_with_unit("x", subject), fontsize=8.5)
+    axes[-1][0].set_ylabel(_with_unit("y", subject), fontsize=8.5)
+    bar = figure.colorbar(shown, ax=axes, pad=0.015, aspect=12 * len(axes))
+    bar.set_label("Q_risk")
+    if subject.eps is not None:
+        bar.ax.axhline(subject.eps, color=_EPS, linewidth=2)
 
 
 def _panel(axis: Any, subject: Subject, field: tuple[Any, Any, Any], action: Floats) -> Any:

@@ -54,8 +54,10 @@ class Argument(Entry):
 
     default: Scalar = Field(default=None, description="used when the command line does not give it")
     required: bool = Field(default=False, description="the command line must give it")
-    type: Literal["str", "int", "float", "bool", "file"] | None = Field(
-        default=None, description="left out: the default's, or file where there are aliases"
+    type: Literal["str", "int", "float", "bool", "file", "run"] | None = Field(
+        default=None,
+        description="left out: the default's, or file where there are aliases; run: the directory "
+        "of a training run, which gives other arguments their values (launch/companions.py)",
     )
     help: Text = ""
     choices: list[Scalar] | None = Field(default=None, min_length=1)
@@ -172,7 +174,7 @@ class LaunchFile(Entry):
     description: Text = ""
     arguments: Arguments = {}
     include: list[IncludeItem] = []
-    env: Text = Field(description="the plant: a Gymnasium id, or maze, navigation1, navigation2")
+    env: Text = Field(description="the plant: a Gymnasium id, or a short name such as maze")
     seed: Int = Field(default=0, ge=0, lt=1 << 31)
     rate: Float = Field(gt=0, le=10_000, description="control rate, Hz")
     clock: Literal["realtime", "lockstep"] = "realtime"

@@ -136,6 +136,10 @@ class Arbiter(Node):
         self._deadline_ns = int(config.deadline * period)
         self._estop = self._latch.exists()  # the latch outlives this process
 
+    def activate(self, now_ns: int) -> None:
+        if not self._rules.shield:
+            self.next_wake_ns = now_ns  # there may be no risk or recovery to wake it
+
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "observation":
             self._begin(message)

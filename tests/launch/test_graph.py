@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from safetypilot.launch import graph as graphs
-from safetypilot.launch.files import built_in
+from safetypilot.launch.files import built_in, compose
 from safetypilot.launch.graph import Graph, LaunchFileError, load
-from safetypilot.launch.loader import read
 from safetypilot.launch.plan import Plan
 
 CHAIN = """\
@@ -225,8 +224,8 @@ def test_a_graph_becomes_a_plan() -> None:
 
 
 def test_a_plant_without_a_flat_box_is_refused() -> None:
-    made = graph(CHAIN.replace("env: maze", "env: CartPole-v1"))
-    with pytest.raises(LaunchFileError, match=r"f.yaml:1:1: env: CartPole-v1: the action space"):
+    made = graph(CHAIN.replace("env: maze", "env: Blackjack-v1"))
+    with pytest.raises(LaunchFileError, match=r"f.yaml:1:1: env: Blackjack-v1: the observation"):
         made.plan()
 
 
@@ -236,7 +235,7 @@ GOLDEN = Path(__file__).parent / "golden_maze.json"
 def golden() -> str:
     """The resolved maze: its own words, not the defaults of the node types (see the schema)."""
     made = load("maze", ["learner=on"], check_files=False).to_dict()
-    stated = read(built_in()["maze"]).values["nodes"]
+    stated = compose(built_in()["maze"]).values["nodes"]
     assert isinstance(stated, dict)
     for name, node in made["nodes"].items():
         keys = {"env", *stated[name].get("config", {})}

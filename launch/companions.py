@@ -1,0 +1,108 @@
+"""What models bring along: a training run names its files, and says at which risk they were flown.
+
+On the command line `run=DIR` stands for the arguments policy, critic, dynamics, recovery, samples,
+eps, horizon and population, and `critic=FILE` for eps, horizon and population if the run that made
+it left its manifest beside the file. What is given by itself wins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetypilot.launch import files, trained
+from safetypilot.launch.cli_common import InputError
+from safetypilot.launch.loader import Document, Mark, Problem
+from safetypilot.launch.schema import Argument
+
+MANIFEST = "manifest.json"
+_WAYS = ("dynamics", "recovery", "samples")  # to recover
+_PLANNER = {"horizon": "horizon", "population": "planner_population"}  # argument -> setting
+_SAMPLES = 1000  # for runs that trained a critic and flew without a shield
+
+
+def supplement(
+    specs: Mapping[str, Argument], command: Document, problems: list[Problem]
+) -> Document:
+    """The command line, and what follows from it.
+
+    Args:
+        specs: arguments of the launch file.
+        command: what was given.
+        problems: taken note of in here.
+    """
+    said: dict[str, tuple[object, Mark]] = {}
+    stated = {name: value for name, value in command.values.items() if value is not None}
+    given = {name: str(value) for name, value in stated.items() if name in specs}
+    for name in (name for name in given if specs[name].kind == "run" and given[name]):
+        mark = command.at((name,))
+        try:
+            found = of_run(Path(files.locate(given[name], mark)))
+        except InputError as error:
+            problems.append(Problem(mark, str(error)))
+            continue
+        said |= {key: (value, mark) for key, value in found.items()}
+    if given.get("critic"):
+        mark = command.at(("critic",))
+        found = of_critic(Path(files.locate(given["critic"], mark)))
+        said |= {key: (value, mark) for key, value in found.items()}
+    named = [way for way in _WAYS if given.get(way, "") not in ("", "0")]
+    if named and "dynamics" not in named:  # a way of one's own replaces that of the launch file
+        said |= {way: ("", command.at((named[0],))) for way in _WAYS if way != "samples"}
+    if named and "samples" not in named:
+        said["samples"] = (0, command.at((named[0],)))
+    if given.get("shield", "on").lower() in ("off", "no", "false", "0"):
+        said.setdefault("eps", (1.0, command.at(("shield",))))  # nobody asks
+    whole = Document(command.mark, dict(command.values), dict(command.keys), dict(command.marks))
+    for name, (value, mark) in said.items():
+        if name in specs and name not in whole.values:
+            whole.values[name] = value
+            whole.marks[name,] = whole.keys[name,] = mark
+    return whole
+
+
+def of_run(folder: Path) -> dict[str, object]:
+    """Arguments by name that a training run stands for; what it does not say is left out.
+
+    Raises:
+        InputError: it is no run, or holds several.
+    """
+    run = trained.find(folder)
+    models = {kind: str(path) for kind, path in run.files().items()}
+    said: dict[str, object] = {"policy": models["task_policy"]}
+    if run.env:
+        said["env"] = run.env
+    if "safety_critic" not in models:
+        return said
+    said |= {"critic": models["safety_critic"], **_settings(run.settings)}
+    return said | _way(models, run.settings)
+
+
+def _way(models: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, object]:
+    """The way to recover that the run was trained with; the critic alone always allows one."""
+    way: dict[str, object] = {"dynamics": "", "recovery": "", "samples": 0}
+    trained_with = settings.get("recovery")
+    if "dynamics" in models:
+        way["dynamics"] = models["dynamics"]
+    elif "recovery_policy" in models and trained_with != "q-sampling":
+        way["recovery"] = models["recovery_policy"]
+    else:
+        way["samples"] = settings.get("recovery_samples") or _SAMPLES
+    return way
+
+
+def of_critic(file: Path) -> dict[str, object]:
+    """What the run that made a critic says of its use; empty if nothing is known."""
+    try:
+        content = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))
+        made = file.name in content["files"]
+        return _settings(content["settings"]) if made else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # a file from elsewhere; the launch file then says it
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, object]:
+    names = {"eps": "eps", **_PLANNER}
+    return {name: settings[key] for name, key in names.items() if settings.get(key) is not None}
