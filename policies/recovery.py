@@ -12,6 +12,7 @@ Where the observation is an image, an encoder turns it into a latent once per ca
 critic are those of latents (the visual variant).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -77,8 +78,8 @@ class RecoveryConfig:
 class Plan(NamedTuple):
     """A recovery plan; ``actions[i]`` is for observation ``seq + i``.
 
-    ``risks`` are NaN when there was no time to evaluate the plan (then ``iterations`` is 0): such
-    a plan is not vetted and not for control.
+    ``risks`` are NaN and ``iterations`` is 0 when there was no time to evaluate the plan, or
+    nothing finite was predicted: such a plan is not vetted and not for control.
     """
 
     actions: Array  # (H, A), inside the action box
@@ -224,8 +225,9 @@ class RecoveryPlanner:
             clock=clock,
             deadline_ns=None if deadline_ns is None else deadline_ns - self._finish.expected_ns(),
         )
-        if not found.iterations:
-            self._finish.forgive()  # it too may have kept the first iteration from being tried
+        if not math.isfinite(found.cost):
+            if not found.iterations:
+                self._finish.forgive()  # it too may have kept the first iteration from being tried
             unknown = np.full(len(found.plan), np.nan, np.float32)
             return Plan(found.plan, unknown, 0)
         began = clock() if clock is not None else 0

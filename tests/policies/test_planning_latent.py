@@ -97,7 +97,7 @@ def test_an_encoder_that_gives_nan_leaves_no_vetted_plan() -> None:
             return {"latent": np.full((1, 2), math.nan, np.float32)}
 
     plan = planner(Blind()).plan(image(0, 0), 0)
-    assert np.isnan(plan.risks).all()
+    assert np.isnan(plan.risks).all() and plan.iterations == 0
 
 
 def test_warming_up_asks_every_shape_and_leaves_the_flying_encoder_alone() -> None:
