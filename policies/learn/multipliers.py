@@ -7,6 +7,7 @@ while there is room.
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class DualGradient:
     def state(self) -> dict[str, Any]:
         return {
             "log_value": self.log_value.detach().clone(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": deepcopy(self._optimiser.state_dict()),  # torch would share its counter
         }
 
     def restore(self, state: dict[str, Any]) -> None:
