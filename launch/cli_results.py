@@ -171,10 +171,10 @@ def _sentence(figures: dict[str, Any]) -> str:
     shield = f"shield on (eps {figures['eps']:g})" if figures["shield"] else "shield off"
     share = 100 * figures["interventions"] / max(figures["steps"], 1)
     return (
-        f"{figures['env']}, {figures['policy']} policy, {shield}: {figures['episodes']} episodes, "
-        f"{figures['successes']} successes, {figures['violations']} violations, "
+        f"{figures['env']}, {figures['policy']} policy, {shield}: episodes {figures['episodes']}, "
+        f"successes {figures['successes']}, violations {figures['violations']}, "
         f"ratio {figures['ratio']:.3g}, mean return {figures['return_mean']:.4g}; "
-        f"{figures['steps']} steps, {share:.1f} % of them shielded, {figures['wall_s']:.1f} s"
+        f"steps {figures['steps']}, {share:.1f} % of them shielded, {figures['wall_s']:.1f} s"
     )
 
 

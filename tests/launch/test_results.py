@@ -177,7 +177,7 @@ def test_evaluation_in_words_without_the_shield(trained_run: Path) -> None:
     words = ("--episodes", "1", "--policy", "novice", "--no-shield")
     done = call("evaluate", trained_run, *words)
     assert done.exit_code == 0, done.output
-    assert "maze, novice policy, shield off: 1 episodes" in done.output
+    assert "maze, novice policy, shield off: episodes 1, " in done.output
 
 
 def test_an_incomplete_run_is_refused_before_it_flies(trained_run: Path) -> None:
