@@ -25,6 +25,7 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "task_policy": (("observation",), ("action",)),
     "safety_critic": (("observation", "action"), ("risk",)),
     "dynamics": (("observation", "action", "noise"), ("next_observation",)),
+    "encoder": (("observation",), ("latent",)),
 }
 
 _TUPLES = (

@@ -18,6 +18,7 @@ from safetypilot.models import graphs, graphs_filtered, graphs_image, runtime
 from safetypilot.models.contract import Contract
 from safetypilot.models.errors import ModelError
 from safetypilot.models.filtered import FilteredPolicy
+from safetypilot.models.latent import LatentEncoder, LatentTransition
 from safetypilot.models.networks import (
     LOG_STD_RANGE,
     DynamicsEnsemble,
@@ -39,8 +40,8 @@ def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.
     """Write a network as ONNX with its contract; the old file stays until the new one is proven.
 
     Args:
-        network: GaussianActor, RecoveryActor, FilteredPolicy, TwinCritic (of probabilities) or
-            DynamicsEnsemble, of one seed.
+        network: GaussianActor, RecoveryActor, FilteredPolicy, TwinCritic (of probabilities),
+            DynamicsEnsemble, LatentEncoder or LatentTransition, of one seed.
         path: where the file goes.
         contract: names, units, limits, rate, version and run; kind, golden rows and hash are
             filled in here.
@@ -103,6 +104,13 @@ def _build(network: nn.Module) -> tuple[str, Any]:
         return "safety_critic", _critic(network)
     if isinstance(network, DynamicsEnsemble):
         return "dynamics", _dynamics(network)
+    if isinstance(network, LatentEncoder):
+        return "encoder", graphs_image.encoder(network.exported())
+    if isinstance(network, LatentTransition):
+        sizes = network.sizes
+        return "dynamics", graphs_image.latent_dynamics(
+            network.exported(), sizes.latent, sizes.residual
+        )
     raise ModelError(
         f"no ONNX graph for a {type(network).__name__}; export an actor, a critic of "
         "probabilities or a dynamics ensemble"
@@ -189,22 +197,26 @@ def _dynamics(network: DynamicsEnsemble) -> Any:
 def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
     """Inputs around the data that the network was trained on; the same every time."""
     rng = np.random.default_rng(0)
+    size = contract.observation_size
+    lead: tuple[int, ...] = (count,)
+    mean, scale = np.zeros(size), np.ones(size)
     if isinstance(network, DynamicsEnsemble):
-        lead: tuple[int, ...] = (network.members, count)
-        size = contract.observation_size
-        mean, scale = network.input_mean[:size], network.input_scale[:size]
-    else:
-        lead, scaling = (count,), network.scaling
-        mean, scale = scaling.observation_mean[0, 0], scaling.observation_scale[0, 0]
-    normal = rng.standard_normal((*lead, contract.observation_size))
-    low, high = np.array(contract.action_low), np.array(contract.action_high)
-    observation = _array(mean) + 1.5 * _array(scale) * normal
+        lead = (network.members, count)
+        mean, scale = _array(network.input_mean[:size]), _array(network.input_scale[:size])
+    elif isinstance(network, LatentTransition):
+        lead = (1, count)
+    elif not isinstance(network, LatentEncoder):
+        scaling = network.scaling
+        mean = _array(scaling.observation_mean)[0, 0]
+        scale = _array(scaling.observation_scale)[0, 0]
+    observation = mean + 1.5 * scale * rng.standard_normal((*lead, size))
     if contracts.image_shape(contract.observation_names) is not None:
         observation = rng.integers(0, 256, observation.shape).astype(np.float64)
+    low, high = np.array(contract.action_low), np.array(contract.action_high)
     values = {
         "observation": observation,
         "action": low + (high - low) * rng.random((*lead, contract.action_size)),
-        "noise": rng.standard_normal((*lead, contract.observation_size)),
+        "noise": rng.standard_normal((*lead, size)),
     }
     names = contracts.NAMES[contract.kind][0]
     return {name: values[name].astype(np.float32) for name in names}
@@ -215,10 +227,13 @@ def _evaluate(network: nn.Module, rows: Rows) -> Rows:
     with torch.no_grad():
         if isinstance(network, DynamicsEnsemble):
             return {"next_observation": network(*inputs).numpy()}
+        if isinstance(network, LatentTransition):
+            return {"next_observation": network(*inputs[:2]).numpy()}
         inputs = [each[None] for each in inputs]  # of the one seed
         if isinstance(network, TwinCritic):
             return {"risk": network.risk(*inputs)[0].numpy()}
-        return {"action": network(*inputs)[0].numpy()}
+        name = "latent" if isinstance(network, LatentEncoder) else "action"
+        return {name: network(*inputs)[0].numpy()}
 
 
 def _check_parity(model: runtime.Model, rows: Rows, wanted: Rows) -> None:

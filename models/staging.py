@@ -33,7 +33,7 @@ def stage(
 
     Args:
         path: an ONNX file.
-        kind: the role: `task_policy`, `safety_critic` or `dynamics`.
+        kind: the role: `task_policy`, `safety_critic`, `dynamics` or `encoder`.
         expected: the plant's names, units and limits.
         budget_s: the 99th percentile of single calls must stay below; None does not measure.
         supplement: contract entries that the file lacks.
@@ -68,6 +68,8 @@ def _wanted_shapes(contract: Contract) -> tuple[dict[str, tuple[Any, ...]], dict
         return shapes, {"next_observation": 3}
     if contract.kind == "safety_critic":
         return {"observation": (None, o), "action": (None, a)}, {"risk": 1}
+    if contract.kind == "encoder":
+        return {"observation": (None, o)}, {"latent": 2}
     return {"observation": (None, o)}, {"action": 2}
 
 
@@ -154,6 +156,10 @@ def _check_outputs(model: Model) -> None:
                     f"risk has shape {risk.shape} and range {risk.min():g} .. {risk.max():g}, "
                     f"wanted ({rows},) within [0, 1]; put a sigmoid at the end"
                 )
+        elif contract.kind == "encoder":
+            latent = outputs["latent"]
+            if latent.ndim != 2 or len(latent) != rows:
+                raise ModelError(f"latent has shape {latent.shape}, wanted ({rows}, L)")
         elif outputs["next_observation"].shape[1:] != (rows, contract.observation_size):
             raise ModelError(f"next_observation has shape {outputs['next_observation'].shape}")
 

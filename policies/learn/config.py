@@ -52,6 +52,10 @@ class Config:
         scale_observations: by the statistics of the first data.
         encoder: of pixels: `fast`, or `published`, which costs 17 to 30 times as much.
         encoder_features: numbers that `fast` makes of an image.
+        latent: L, of the visual recovery's model; 256 in the original.
+        latent_steps: gradient steps on it, offline.
+        latent_batch: stretches per step.
+        latent_length: steps of a stretch, at least as many as it looks ahead, 5.
         batch: rows per update of the task policy and of Q_risk.
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
@@ -107,6 +111,10 @@ class Config:
 
     encoder: str = "fast"
     encoder_features: int = 64
+    latent: int = 32
+    latent_steps: int = 3000
+    latent_batch: int = 32
+    latent_length: int = 5
     hidden: int = 64
     layers: int = 2
     batch: int = 128
@@ -181,6 +189,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("nu_learning_rate", "penalty_learning_rate"), (0.0, 1.0)),
     "target_entropy": (-100.0, 100.0),
     "positive_fraction": (0.0, 0.9),
+    "latent_length": (5, 1000),
     "conservative": (0.0, 1e6),
     "recovery_deviation": (0.0, 10.0),
     **dict.fromkeys(("learning_rate", "risk_learning_rate", "dynamics_learning_rate"), (0.0, 1.0)),
@@ -188,7 +197,7 @@ _RANGES: dict[str, tuple[float, float]] = {
         (
             *("horizon", "planner_population", "planner_elites", "planner_iterations"),
             *("recovery_samples", "planner_particles", "hidden", "layers", "batch", "capacity"),
-            *("ensemble", "encoder_features"),
+            *("ensemble", "encoder_features", "latent", "latent_steps", "latent_batch"),
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
             *("evaluate_every", "checkpoint_every", "episodes"),
         ),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from safetypilot.models.networks import DynamicsEnsemble
 from safetypilot.policies.learn.errors import LearnError
+from safetypilot.policies.learn.optimiser import Adam
 from safetypilot.policies.learn.sac import Metrics
 
 _BOUND_WEIGHT = 0.01  # pulls the soft bounds of the log-variance together
@@ -34,7 +35,7 @@ def loss(ensemble: DynamicsEnsemble, inputs: Tensor, change: Tensor) -> Tensor:
 
 def fit(
     ensemble: DynamicsEnsemble,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Adam,
     inputs: Tensor,
     change: Tensor,
     *,

@@ -21,8 +21,9 @@ from safetypilot.policies import shield
 from safetypilot.policies.critic import Critic, Dynamics
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.learner import Learner
+from safetypilot.policies.learn.visual import LiveEncoder, LiveLatentCritic, LiveTransition
 from safetypilot.policies.planning import PlannerConfig
-from safetypilot.policies.recovery import RecoveryConfig, RecoveryPlanner
+from safetypilot.policies.recovery import Encoder, RecoveryConfig, RecoveryPlanner
 
 Array = NDArray[np.float32]
 Method = Literal["random", "cem", "icem", "mppi"]
@@ -45,8 +46,15 @@ class PlannedRecovery:
     """Model predictive control on the dynamics and Q_risk."""
 
     def __init__(
-        self, config: Config, interface: Expected, dynamics: Dynamics, critic: Critic, seed: int
+        self,
+        config: Config,
+        interface: Expected,
+        dynamics: Dynamics,
+        critic: Critic,
+        seed: int,
+        encoder: Encoder | None = None,
     ) -> None:
+        """Plan for the interface's action box, in the encoder's latents if there is one."""
         self._planner = RecoveryPlanner(
             planner_config(config),
             dynamics,
@@ -54,6 +62,7 @@ class PlannedRecovery:
             np.asarray(interface.action_low, np.float32),
             np.asarray(interface.action_high, np.float32),
             seed,
+            encoder=encoder,
         )
 
     def plan(self, observation: Array, seq: int) -> Array:
@@ -138,6 +147,10 @@ def learned_recovery(learner: Learner, index: int) -> Recovery | None:
     if config.recovery == "model-based":
         critic, dynamics = LearnedCritic(learner, index), LearnedDynamics(learner, index)
         return PlannedRecovery(config, interface, dynamics, critic, seed)
+    if learner.visual is not None:
+        eyes, model = LiveEncoder(learner.visual), LiveTransition(learner.visual)
+        judge = LiveLatentCritic(learner.risk.critic)
+        return PlannedRecovery(config, interface, model, judge, seed, eyes)
     if config.recovery == "q-sampling":
         return SampledRecovery(config, interface, LearnedCritic(learner, index), seed)
     if config.recovery in ("model-free", "editor"):
@@ -152,6 +165,10 @@ def exported_recovery(
     if config.recovery == "model-based":
         dynamics, critic = (runtime.load(files[kind]) for kind in ("dynamics", "safety_critic"))
         return PlannedRecovery(config, interface, dynamics, critic, seed)
+    if config.recovery == "visual":
+        kinds = ("dynamics", "latent_critic", "encoder")
+        dynamics, critic, encoder = (runtime.load(files[kind]) for kind in kinds)
+        return PlannedRecovery(config, interface, dynamics, critic, seed, encoder)
     if config.recovery == "q-sampling":
         critic = runtime.load(files["safety_critic"])
         return SampledRecovery(config, interface, critic, seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,23 @@ from torch import Tensor, nn
 from safetypilot.models import export as exporting
 from safetypilot.models.contract import Contract, Expected, image_shape, observation_size
 from safetypilot.models.encoders import EncoderSizes
+from safetypilot.models.latent import LatentModel, LatentSizes
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
 from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
 from safetypilot.policies.learn.algorithms.base import Parts
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
+from safetypilot.policies.learn.optimiser import Adam
 from safetypilot.policies.learn.replay import Array, Replay, Transition
+from safetypilot.policies.learn.visual import Visual
 
 FILES = {
     "task_policy": "trained.onnx",
     "safety_critic": "critic.onnx",
     "dynamics": "dynamics.onnx",
     "recovery_policy": "recovery.onnx",
+    "encoder": "encoder.onnx",
+    "latent_critic": "latent_critic.onnx",
 }
 
 
@@ -74,15 +80,27 @@ class Learner:
         self._pixels = shape is not None
         image = None if shape is None else _encoder(shape, config)
         sizes = Sizes(observations, low, high, hidden, count, image)
+        risk_sizes = sizes
+        if config.recovery == "visual":
+            if shape is None:
+                raise LearnError("recovery=visual plans from pixels; use model-based on vectors")
+            risk_sizes = replace(sizes, image=LatentSizes(shape, low, high, config.latent))
+        elif config.recovery == "model-based" and shape is not None:
+            raise LearnError("recovery=model-based needs vectors; on pixels use visual")
         model_hidden = (config.dynamics_hidden,) * config.dynamics_layers
         model_sizes = Sizes(observations, low, high, model_hidden)
         with torch.random.fork_rng(devices=[]), torch.device(self.device):
             torch.manual_seed(_mixed(self.seeds))
             self.sac = sac.Sac(sizes, config)
-            self.risk = risk.Risk(sizes, config)
-            self.dynamics = [DynamicsEnsemble(model_sizes, config.ensemble) for _ in self.seeds]
+            self.risk = risk.Risk(risk_sizes, config)
+            self.dynamics = []
+            if shape is None:
+                self.dynamics = [DynamicsEnsemble(model_sizes, config.ensemble) for _ in seeds]
+            self.visual: Visual | None = None
+            if isinstance(risk_sizes.image, LatentSizes):
+                self.visual = Visual(risk_sizes.image, config, self.seeds[0])
         self.dynamics_optimisers = [
-            sac.adam(ensemble, config.dynamics_learning_rate) for ensemble in self.dynamics
+            Adam(ensemble.parameters(), config.dynamics_learning_rate) for ensemble in self.dynamics
         ]
         self._widths = observations, len(low)
         columns = (*self._widths, count, self._pixels)
@@ -115,6 +133,8 @@ class Learner:
             index: which of the seeds they are for.
         """
         rows = offline.rows(data, *self._widths)
+        if self.visual is not None:
+            self.visual.load(data)
         if not self.scaled:  # restored networks keep the scale they were trained with
             self._fit_scale(rows.observation, index)
         if self.algorithm.uses_risk:
@@ -301,11 +321,18 @@ class Learner:
             networks["dynamics"] = deepcopy(self.dynamics[index])  # moves to the CPU below
         if self.trains_recovery:
             networks["recovery_policy"] = member(self.risk.recovery, index)
+        if self.visual is not None:
+            networks |= self.visual.networks(self.risk)
         contract = self._contract(version, run)
-        return {
-            kind: exporting.export(network.cpu(), Path(directory) / FILES[kind], contract).path
-            for kind, network in networks.items()
-        }
+        latent = (f"latent[{self.config.latent}]",)
+        of_latents = replace(contract, observation_names=latent, observation_units=("",))
+        found = {}
+        for kind, network in networks.items():
+            inside = self.visual is not None and kind in ("dynamics", "latent_critic")
+            promised = of_latents if inside else contract
+            path = Path(directory) / FILES[kind]
+            found[kind] = exporting.export(network.cpu(), path, promised).path
+        return found
 
     def export_policy(
         self, path: Path | str, version: str, run: Mapping[str, Any] | None = None, index: int = 0
@@ -343,9 +370,12 @@ class Learner:
         networks = {
             name: member(network, index)
             for name, network in self._networks().items()
-            if not isinstance(network, DynamicsEnsemble)
+            if not isinstance(network, DynamicsEnsemble | LatentModel)
         }
-        networks["dynamics_0"] = self.dynamics[index]
+        if self.dynamics:
+            networks["dynamics_0"] = self.dynamics[index]
+        if self.visual is not None:
+            networks["latent"] = self.visual.model
         return {
             **checkpoint.collect(networks, {}, {}),
             **self._rest(),
@@ -415,6 +445,7 @@ class Learner:
             "risk_target": self.risk.target,
             "recovery": self.risk.recovery,
             **{f"dynamics_{i}": ensemble for i, ensemble in enumerate(self.dynamics)},
+            **({} if self.visual is None else {"latent": self.visual.model}),
         }
 
     def _optimisers(self) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.networks import RecoveryActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.optimiser import Adam, frozen, polyak
 from safetypilot.policies.learn.replay import Transition
-from safetypilot.policies.learn.sac import Metrics, adam, polyak, tensor
+from safetypilot.policies.learn.sac import Metrics, tensor
 
 NextAction = Callable[[Tensor], Tensor]  # (S, B, O) -> (S, B, A)
 RecoveryLoss = Callable[[Tensor, Tensor], Tensor]  # (S, B, O), (S, B, A) -> (S, B)
@@ -53,8 +54,8 @@ class Risk:
         self.critic = TwinCritic(sizes, probability=True)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.recovery = RecoveryActor(sizes, config.recovery_deviation)
-        self.critic_optimiser = adam(self.critic, config.risk_learning_rate)
-        self.recovery_optimiser = adam(self.recovery, config.risk_learning_rate)
+        self.critic_optimiser = Adam(self.critic.parameters(), config.risk_learning_rate)
+        self.recovery_optimiser = Adam(self.recovery.parameters(), config.risk_learning_rate)
 
 
 def composite(
@@ -142,7 +143,8 @@ def update(
     metrics = {"risk/loss": loss.detach() / seeds, "risk/value": logits.detach().sigmoid().mean()}
     if recovery_loss is not None:
         action = risk.recovery.sample(batch.observation, generator)
-        descended = recovery_loss(batch.observation, action).mean(dim=1).sum()
+        with frozen(risk.critic):
+            descended = recovery_loss(batch.observation, action).mean(dim=1).sum()
         risk.recovery_optimiser.zero_grad()
         descended.backward(inputs=list(risk.recovery.parameters()))
         risk.recovery_optimiser.step()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from safetypilot.models.networks import GaussianActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.optimiser import Adam, frozen, polyak
 from safetypilot.policies.learn.replay import Array, Transition
 
 Metrics = dict[str, Tensor]
@@ -63,25 +64,14 @@ class Sac:
         self.critic = TwinCritic(sizes, probability=False)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.full((sizes.seeds,), math.log(config.alpha), requires_grad=True)
-        self.actor_optimiser = adam(self.actor, config.learning_rate)
-        self.critic_optimiser = adam(self.critic, config.learning_rate)
-        self.alpha_optimiser = torch.optim.Adam([self.log_alpha], config.learning_rate)
+        self.actor_optimiser = Adam(self.actor.parameters(), config.learning_rate)
+        self.critic_optimiser = Adam(self.critic.parameters(), config.learning_rate)
+        self.alpha_optimiser = Adam([self.log_alpha], config.learning_rate)
 
     @property
     def alpha(self) -> Tensor:
         """The temperature, (S, 1), without gradient."""
         return self.log_alpha.detach().exp()[:, None]
-
-
-def adam(module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-    """Adam in its fused form: one call for all tensors."""
-    return torch.optim.Adam(module.parameters(), rate, fused=True)
-
-
-def polyak(target: torch.nn.Module, source: torch.nn.Module, rate: float) -> None:
-    """Move a target network by `rate` towards its source."""
-    with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
 
 
 def bellman_target(
@@ -123,7 +113,8 @@ def update(
     sac.critic_optimiser.step()
 
     action, density = sac.actor.sample(batch.observation, generator)
-    value = sac.critic(batch.observation, action).amin(dim=1)
+    with frozen(sac.critic):
+        value = sac.critic(batch.observation, action).amin(dim=1)
     loss = sac.alpha * density - value
     if penalty is not None:
         loss = loss + penalty(batch.observation, action)

@@ -137,6 +137,10 @@ def _learn_offline(run: Run, logbooks: Sequence[Logbook], display: Display) -> N
             learner.load_demos(demos, index)
     display.report("collecting offline data", len(request.seeds), len(request.seeds))
     metrics: dict[str, float] = {}
+    if learner.visual is not None:
+        what, total = "learning latents offline", config.latent_steps
+        found = learner.visual.fit(learner.risk, lambda step, _: display.report(what, step, total))
+        metrics |= learner.finite(found)
     for update in range(config.offline_updates if learner.risk_ready else 0):
         latest = learner.update_risk()
         if update % _REPORT_EVERY == 0 or update == config.offline_updates - 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 from safetypilot.policies.learn.algorithms.base import Algorithm, Parts
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.multipliers import DualGradient
+from safetypilot.policies.learn.optimiser import frozen
 from safetypilot.policies.learn.sac import Metrics, TaskBatch
 
 
@@ -48,7 +49,9 @@ class LagrangianRelaxation(Algorithm):
         return self.multiplier.value
 
     def _penalty(self, observation: Tensor, action: Tensor) -> Tensor:
-        excess = self.parts.risk.critic.risk(observation, action) - self.config.eps
+        critic = self.parts.risk.critic
+        with frozen(critic):
+            excess = critic.risk(observation, action) - self.config.eps
         self._excess = excess.detach().mean(dim=1)
         # the critics' values are of scaled rewards, so what competes with them is scaled alike
         return self.config.reward_scale * self.nu[:, None] * excess
