@@ -147,5 +147,5 @@ def test_progress_is_reported():
 @pytest.mark.slow
 @both
 def test_the_share_of_violations_is_the_published_one(dynamic):
-    share = make(constraint_data, dynamic, 20_000)["cost"].mean()
+    share = make(constraint_data, dynamic, 8_000)["cost"].mean()
     assert PUBLISHED_SHARE[dynamic] / 1.5 < share < PUBLISHED_SHARE[dynamic] * 1.5
