@@ -22,11 +22,11 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.encoders import Encoder, EncoderSizes
 from safetypilot.models.latent import LatentEncoder, LatentSizes
+from safetypilot.models.squashed import squash
 from safetypilot.models.stacked import StackedMLP
 
 LOG_STD_RANGE = (-20.0, 2.0)
 LOG_VARIANCE_RANGE = (-10.0, 0.5)  # first bounds of the dynamics' log-variance; they are learned
-_LOG_2PI = math.log(2.0 * math.pi)
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -157,11 +157,8 @@ class GaussianActor(_Network):
         self, mean: Tensor, log_std: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        raw = mean + log_std.exp() * noise
-        # log(1 - tanh(x)^2), in the form that does not lose digits where tanh saturates
-        squash = 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
-        density = -0.5 * (noise.square() + _LOG_2PI) - log_std - squash
-        return self.scaling.to_action(torch.tanh(raw)), density.sum(dim=-1)
+        unit, density = squash(mean, log_std, noise)
+        return self.scaling.to_action(unit), density
 
     def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation before squashing, (S, B, O) -> 2 x (S, B, A)."""

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from safetypilot.models.networks import DynamicsEnsemble, Sizes
-from safetypilot.policies.learn import dynamics, sac
+from safetypilot.policies.learn import dynamics
 from safetypilot.policies.learn.errors import LearnError
+from safetypilot.policies.learn.optimiser import Adam
 
 SIZES = Sizes(2, (-1.0, -1.0), (1.0, 1.0), (16,))
 
@@ -23,7 +24,7 @@ def test_the_ensemble_learns_a_linear_plant_and_its_noise():
     inputs = torch.from_numpy(rng.uniform(-1, 1, (2000, 4)).astype(np.float32))
     clean = 0.02 * inputs[:, 2:]
     change = clean + 0.002 * torch.from_numpy(rng.standard_normal((2000, 2)).astype(np.float32))
-    optimiser = sac.adam(ensemble, 3e-3)
+    optimiser = Adam(ensemble.parameters(), 3e-3)
     dynamics.fit(ensemble, optimiser, inputs, change, epochs=60, batch=256, generator=generator())
     rows = inputs.expand(3, -1, -1)
     with torch.no_grad():
@@ -39,6 +40,6 @@ def test_no_data_no_fit():
     empty = torch.zeros(0, 4), torch.zeros(0, 2)
     with pytest.raises(LearnError, match="no transitions"):
         dynamics.fit(
-            *(ensemble, sac.adam(ensemble, 1e-3), *empty),
+            *(ensemble, Adam(ensemble.parameters(), 1e-3), *empty),
             epochs=1, batch=8, generator=generator(),
         )  # fmt: skip

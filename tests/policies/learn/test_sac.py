@@ -9,6 +9,7 @@ from ledge import batch_of, step
 from safetypilot.models.networks import Sizes
 from safetypilot.policies.learn import sac
 from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.optimiser import polyak
 
 SIZES = Sizes(2, (-1.0, -1.0), (1.0, 1.0), (16,))
 CONFIG = Config(hidden=16, layers=1, gamma=0.9, gamma_safe=0.5, alpha=0.3, reward_scale=2.0)
@@ -54,7 +55,7 @@ def test_the_target_moves_by_tau():
         for value in agent.critic.parameters():
             value.add_(1.0)
     old = [value.clone() for value in agent.target.parameters()]
-    sac.polyak(agent.target, agent.critic, 0.25)
+    polyak(agent.target, agent.critic, 0.25)
     for before, after in zip(old, agent.target.parameters(), strict=True):
         assert torch.allclose(after, before + 0.25, atol=1e-6)
 
