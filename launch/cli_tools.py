@@ -61,7 +61,7 @@ def train(
     from rich.console import Console
 
     from safetypilot.policies.learn import trainer
-    from safetypilot.policies.learn.run import seeds_of
+    from safetypilot.policies.learn.seeds import seeds_of
 
     choose("algorithm", name, [*trainer.ALGORITHMS, *trainer.ALIASES])
     console = Console(stderr=True, highlight=False)

@@ -25,6 +25,7 @@ _NEEDED = {
     "model-based": ("safety_critic", "dynamics"),
     "model-free": ("safety_critic", "recovery_policy"),
     "q-sampling": ("safety_critic",),
+    "visual": ("safety_critic", "dynamics", "encoder", "latent_critic"),
 }
 _RENDER_S = 120  # to import, build and draw on a busy machine
 _RENDER = """import sys
@@ -73,7 +74,7 @@ class Flight:
 
     @property
     def shielded(self) -> bool:
-        return self.request.shielded and self.config.recovery != "none"
+        return self.request.shielded and self.config.recovery not in ("none", "editor")
 
 
 def prepare(trained: Trained, request: Request) -> Flight:

@@ -16,6 +16,8 @@ FILES = {
     "safety_critic": "critic.onnx",
     "dynamics": "dynamics.onnx",
     "recovery_policy": "recovery.onnx",
+    "encoder": "encoder.onnx",
+    "latent_critic": "latent_critic.onnx",
 }
 POLICIES = ("trained", "novice")
 _MANIFEST = "manifest.json"

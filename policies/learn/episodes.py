@@ -13,9 +13,11 @@ import numpy as np
 
 from safetypilot.policies.learn import checkpoint
 from safetypilot.policies.learn.errors import LearnError
-from safetypilot.policies.learn.flight import Pilot, PolicyRecovery, learned_recovery
+from safetypilot.policies.learn.flight import Pilot, PolicyRecovery
 from safetypilot.policies.learn.learner import Learner
+from safetypilot.policies.learn.live import learned_recovery
 from safetypilot.policies.learn.replay import Array, Transition
+from safetypilot.policies.learn.seeds import start_seed
 from safetypilot.policies.shield import Source
 
 
@@ -208,8 +210,3 @@ class Episodes:
         for track, saved in zip(self.tracks, state["tracks"], strict=True):
             track.restore(saved)
         self.metrics = dict(state["metrics"])
-
-
-def start_seed(seed: int, number: int) -> int:
-    """A seed per episode, so that a resumed run meets the same starts."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

@@ -11,9 +11,9 @@ import numpy as np
 from safetypilot.models import runtime
 from safetypilot.models.contract import Expected
 from safetypilot.policies.learn.config import Config
-from safetypilot.policies.learn.episodes import start_seed
 from safetypilot.policies.learn.flight import Pilot, exported_recovery
 from safetypilot.policies.learn.replay import Array
+from safetypilot.policies.learn.seeds import start_seed
 from safetypilot.policies.shield import Source
 
 _FIRST = 10**6  # episodes of evaluation never share a start with those of training

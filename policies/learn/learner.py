@@ -27,6 +27,7 @@ from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.optimiser import Adam
 from safetypilot.policies.learn.replay import Array, Replay, Transition
+from safetypilot.policies.learn.seeds import mixed
 from safetypilot.policies.learn.visual import Visual
 
 FILES = {
@@ -90,7 +91,7 @@ class Learner:
         model_hidden = (config.dynamics_hidden,) * config.dynamics_layers
         model_sizes = Sizes(observations, low, high, model_hidden)
         with torch.random.fork_rng(devices=[]), torch.device(self.device):
-            torch.manual_seed(_mixed(self.seeds))
+            torch.manual_seed(mixed(self.seeds))
             self.sac = sac.Sac(sizes, config)
             self.risk = risk.Risk(risk_sizes, config)
             self.dynamics = []
@@ -109,7 +110,7 @@ class Learner:
         demos = (config.demo_size or config.offline_size) if config.task_demos > 0 else 1
         self.demos = Replay(max(1, demos), *columns)
         self.rng = np.random.default_rng(self.seeds)
-        self.generator = torch.Generator(self.device).manual_seed(_mixed(self.seeds))
+        self.generator = torch.Generator(self.device).manual_seed(mixed(self.seeds))
         parts = Parts(self.sac, self.risk, self.generator, count)
         self.name = algorithm
         with torch.device(self.device):  # multipliers live where the losses do
@@ -466,10 +467,3 @@ def _encoder(shape: tuple[int, int, int], config: Config) -> EncoderSizes:
     if config.encoder == "published":
         return EncoderSizes.published(shape)
     return EncoderSizes(shape, features=config.encoder_features)
-
-
-def _mixed(seeds: Sequence[int]) -> int:
-    """One seed of many; of one, itself."""
-    if len(seeds) == 1:
-        return int(seeds[0])
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))

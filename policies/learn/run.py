@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -224,21 +224,3 @@ def summary(run: Run, index: int, interrupted: bool) -> dict[str, Any]:
         "interrupted": interrupted,
         "settings": run.config.to_dict(),
     }
-
-
-def seeds_of(text: str) -> Sequence[int]:
-    """`3`, `0-4` or `0,2,5` as seeds.
-
-    Raises:
-        LearnError: it is none of these.
-    """
-    seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.strip().partition("-")
-            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError:
-        raise LearnError(f"seeds {text!r}: write 3, 0-4 or 0,2,5") from None
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise LearnError(f"seeds {text!r}: give each once, and the smaller first, such as 0-4")
-    return tuple(seeds)

@@ -13,7 +13,7 @@ from ledge import DESCRIPTION, INTERFACE, TINY, WORLD, Ledge, offline, tiny
 from safetypilot.models import runtime
 from safetypilot.policies.learn import catalogue, checkpoint, evaluation, trainer
 from safetypilot.policies.learn.errors import LearnError
-from safetypilot.policies.learn.run import seeds_of
+from safetypilot.policies.learn.seeds import seeds_of
 from safetypilot.policies.learn.trainer import Request
 from safetypilot.policies.learn.world import World
 
