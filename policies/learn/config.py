@@ -26,6 +26,7 @@ class Config:
             looked only a few steps ahead.
         bootstrap: whose action follows in Q_risk's target: `task` policy, or `composite`.
         risk_loss: `cross-entropy`, or `squared` as published; see `risk.error`.
+        risk_critics: networks of Q_risk; the largest counts, so more are more careful.
         conservative: weight of the gap that raises the risk of unseen actions (CSC); 0 is off.
         positive_fraction: part of a risk batch that is violations; 0 samples uniformly.
         stuck_fraction: part kept of the offline rows that start inside a violation. The published
@@ -84,6 +85,7 @@ class Config:
     positive_fraction: float = 0.3
     stuck_fraction: float = 0.1
     risk_learning_rate: float = 3e-4
+    risk_critics: int = 2
     conservative: float = 0.0
     recovery_deviation: float = 0.0
     recovery_samples: int = 1000
@@ -197,7 +199,14 @@ _RANGES: dict[str, tuple[float, float]] = {
         (
             *("horizon", "planner_population", "planner_elites", "planner_iterations"),
             *("recovery_samples", "planner_particles", "hidden", "layers", "batch", "capacity"),
-            *("ensemble", "encoder_features", "latent", "latent_steps", "latent_batch"),
+            *(
+                "ensemble",
+                "risk_critics",
+                "encoder_features",
+                "latent",
+                "latent_steps",
+                "latent_batch",
+            ),
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
             *("evaluate_every", "checkpoint_every", "episodes"),
         ),

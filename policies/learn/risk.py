@@ -51,7 +51,7 @@ class Risk:
 
     def __init__(self, sizes: Sizes, config: Config) -> None:
         """Build with fresh weights from torch's global generator."""
-        self.critic = TwinCritic(sizes, probability=True)
+        self.critic = TwinCritic(sizes, probability=True, critics=config.risk_critics)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.recovery = RecoveryActor(sizes, config.recovery_deviation)
         self.critic_optimiser = Adam(self.critic.parameters(), config.risk_learning_rate)
