@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from safetypilot.models.errors import ModelError
@@ -49,6 +49,12 @@ def image_shape(names: Sequence[str]) -> tuple[int, int, int] | None:
     """Height, width and channels if the observation is one image, else None."""
     shape = _shape(names[0]) if len(names) == 1 else ()
     return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
+
+
+def of_latents(encoder: Contract, size: int) -> Contract:
+    """What dynamics and critics of an encoder's latents (L = `size`) are compared with."""
+    names, units = (f"latent[{size}]",), ("",)
+    return replace(encoder, observation_names=names, observation_units=units, golden={})
 
 
 def _shape(name: str) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class EncoderSizes:
 
     @classmethod
     def published(cls, image: Shape, seeds: int = 1) -> EncoderSizes:
-        """The trunk of Recovery RL; 17 to 30 times the work of the default."""
+        """The trunk of Recovery RL; 12 to 26 times the work of the default."""
         return cls(image, images.PUBLISHED, 256, "batch", seeds)
 
     @property

@@ -51,7 +51,7 @@ class Config:
         timeout_terminates: take the end of the clock for the end of the task, as the original did
             in the maze.
         scale_observations: by the statistics of the first data.
-        encoder: of pixels: `fast`, or `published`, which costs 17 to 30 times as much.
+        encoder: of pixels: `fast`, or `published`, which costs 12 to 26 times as much.
         encoder_features: numbers that `fast` makes of an image.
         latent: L, of the visual recovery's model; 256 in the original.
         latent_steps: gradient steps on it, offline.
@@ -114,7 +114,7 @@ class Config:
     encoder: str = "fast"
     encoder_features: int = 64
     latent: int = 32
-    latent_steps: int = 3000
+    latent_steps: int = 1000
     latent_batch: int = 32
     latent_length: int = 5
     hidden: int = 64

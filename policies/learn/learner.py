@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from safetypilot.models import export as exporting
 from safetypilot.models.contract import Contract, Expected, image_shape, observation_size
 from safetypilot.models.encoders import EncoderSizes
+from safetypilot.models.images import latent_name
 from safetypilot.models.latent import LatentModel, LatentSizes
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
 from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
@@ -324,15 +325,15 @@ class Learner:
             networks["recovery_policy"] = member(self.risk.recovery, index)
         if self.visual is not None:
             networks |= self.visual.networks(self.risk)
-        contract = self._contract(version, run)
-        latent = (f"latent[{self.config.latent}]",)
-        of_latents = replace(contract, observation_names=latent, observation_units=("",))
-        found = {}
+        contract = promised = self._contract(version, run)
+        found, latent = {}, ("",)
         for kind, network in networks.items():
-            inside = self.visual is not None and kind in ("dynamics", "latent_critic")
-            promised = of_latents if inside else contract
-            path = Path(directory) / FILES[kind]
-            found[kind] = exporting.export(network.cpu(), path, promised).path
+            if self.visual is not None and kind in ("dynamics", "latent_critic"):
+                promised = replace(contract, observation_names=latent, observation_units=("",))
+            model = exporting.export(network.cpu(), Path(directory) / FILES[kind], promised)
+            found[kind] = model.path
+            if kind == "encoder":  # first of its three: nobody else's latents go by this name
+                latent = (latent_name(model.contract.graph_sha256, self.config.latent),)
         return found
 
     def export_policy(

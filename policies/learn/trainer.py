@@ -91,6 +91,8 @@ def _train(
             for index in range(len(tracks)):
                 run.learner.algorithm.start_episode(index, 1)
             save()
+        for index in _active(run):
+            run.tallies[index].finished = False  # of a finished run that was given more episodes
         while active := _active(run):
             if interrupted.is_set():
                 break
@@ -101,12 +103,12 @@ def _train(
                 done = sum(tally.episodes for tally in run.tallies)
                 total = run.config.episodes * len(run.tallies)
                 display.report("training", done, total, run.note)
+                for index in sorted({*ended} - {*_active(run)}):
+                    run.wall_s = earlier_s + time.monotonic() - began
+                    _finish(run, index, interrupted=False)
+                # after that: a resumed run must not finish anybody later, with what came since
                 if done % (run.config.checkpoint_every * len(tracks)) < len(ended):
                     save()
-                for index in ended:
-                    if index not in _active(run):
-                        run.wall_s = earlier_s + time.monotonic() - began
-                        _finish(run, index, interrupted=False)
         save()
         return _summaries(run)
 
