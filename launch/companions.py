@@ -1,8 +1,8 @@
 """What models bring along: a training run names its files, and says at which risk they were flown.
 
 On the command line `run=DIR` stands for the arguments policy, critic, dynamics, recovery, samples,
-eps, horizon and population, and `critic=FILE` for eps, horizon and population if the run that made
-it left its manifest beside the file. What is given by itself wins.
+encoder, latent_critic, eps, horizon and population, and `critic=FILE` for eps, horizon and
+population if the run that made it left its manifest beside the file. What is given by itself wins.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetypilot.launch.schema import Argument
 
 MANIFEST = "manifest.json"
 _WAYS = ("dynamics", "recovery", "samples")  # to recover
+_EYES = ("encoder", "latent_critic")
 _PLANNER = {"horizon": "horizon", "population": "planner_population"}  # argument -> setting
 _SAMPLES = 1000  # for runs that trained a critic and flew without a shield
 
@@ -50,7 +51,7 @@ def supplement(
         said |= {key: (value, mark) for key, value in found.items()}
     named = [way for way in _WAYS if given.get(way, "") not in ("", "0")]
     if named and "dynamics" not in named:  # a way of one's own replaces that of the launch file
-        said |= {way: ("", command.at((named[0],))) for way in _WAYS if way != "samples"}
+        said |= {way: ("", command.at((named[0],))) for way in ("dynamics", "recovery", *_EYES)}
     if named and "samples" not in named:
         said["samples"] = (0, command.at((named[0],)))
     if given.get("shield", "on").lower() in ("off", "no", "false", "0"):
@@ -70,27 +71,32 @@ def of_run(folder: Path) -> dict[str, object]:
         InputError: it is no run, or holds several.
     """
     run = trained.find(folder)
-    models = {kind: str(path) for kind, path in run.files().items()}
-    said: dict[str, object] = {"policy": models["task_policy"]}
+    models = {path.stem: str(path) for path in run.models.glob("*.onnx")}
+    run.files()  # complains if there is no policy
+    said: dict[str, object] = {"policy": models["trained"]}
     if run.env:
         said["env"] = run.env
-    if "safety_critic" not in models:
+    if "critic" not in models:
         return said
-    said |= {"critic": models["safety_critic"], **_settings(run.settings)}
+    said |= {"critic": models["critic"], **_settings(run.settings)}
     return said | _way(models, run.settings)
 
 
 def _way(models: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, object]:
-    """The way to recover that the run was trained with; the critic alone always allows one."""
-    way: dict[str, object] = {"dynamics": "", "recovery": "", "samples": 0}
-    trained_with = settings.get("recovery")
+    """The way to recover that the run was trained with; the critic alone always allows one.
+
+    Args:
+        models: files by name, without the suffix.
+        settings: of the run.
+    """
+    way: dict[str, object] = dict.fromkeys(("dynamics", "recovery", *_EYES), "") | {"samples": 0}
     if "dynamics" in models:
-        way["dynamics"] = models["dynamics"]
-    elif "recovery_policy" in models and trained_with != "q-sampling":
-        way["recovery"] = models["recovery_policy"]
+        names = ("dynamics", *_EYES) if "encoder" in models else ("dynamics",)
+    elif "recovery" in models and settings.get("recovery") != "q-sampling":
+        names = ("recovery",)
     else:
-        way["samples"] = settings.get("recovery_samples") or _SAMPLES
-    return way
+        return way | {"samples": settings.get("recovery_samples") or _SAMPLES}
+    return way | {name: models[name] for name in names if name in models}
 
 
 def of_critic(file: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from safetypilot.models.errors import ModelError
+from safetypilot.models.images import latent_name
 
 SCHEMA = 1
 METADATA_KEY = "safetypilot"
@@ -53,8 +54,8 @@ def image_shape(names: Sequence[str]) -> tuple[int, int, int] | None:
 
 def of_latents(encoder: Contract, size: int) -> Contract:
     """What dynamics and critics of an encoder's latents (L = `size`) are compared with."""
-    names, units = (f"latent[{size}]",), ("",)
-    return replace(encoder, observation_names=names, observation_units=units, golden={})
+    name = latent_name(encoder.graph_sha256, size)
+    return replace(encoder, observation_names=(name,), observation_units=("",), golden={})
 
 
 def _shape(name: str) -> tuple[int, ...]:

@@ -133,7 +133,8 @@ class Arbiter(Node):
             )
         except ValueError as error:
             raise NodeError(f"arbiter: {error}") from None
-        self._deadline_ns = int(config.deadline * period)
+        share = config.deadline if config.shield else config.deadline / 2  # who else is to come?
+        self._deadline_ns = int(share * period)
         self._estop = self._latch.exists()  # the latch outlives this process
 
     def activate(self, now_ns: int) -> None:

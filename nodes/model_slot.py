@@ -11,18 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetypilot.models.contract import Expected
 from safetypilot.models.runtime import Model, stage
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context
 
-_FILE_KINDS = {"recovery_policy": "task_policy"}  # a role that files of another kind play
+# roles that files of another kind play
+_FILE_KINDS = {"recovery_policy": "task_policy", "latent_critic": "safety_critic"}
 
 
 class ModelSlot:
     """Holds the live model of one kind.
 
+    Attributes:
+        expected: what files are compared with: the plant, unless a node says otherwise.
+
     Args:
-        kind: "task_policy", "safety_critic", "dynamics" or "recovery_policy".
+        kind: "task_policy", "safety_critic", "dynamics", "recovery_policy", "encoder" or
+            "latent_critic".
         budget_s: what a call may take at the 99th percentile; None: not judged.
         install: puts a model to work, for example by binding buffers; called at promotion. What it
             prepares for a staged model off the control path is up to `prepare`.
@@ -42,6 +48,7 @@ class ModelSlot:
         self._budget_s = budget_s
         self._prepare = prepare
         self._install = install
+        self.expected: Expected = context.interface
         self._staged: tuple[Model, Any] | None = None
         self._state: dict[str, Any] = {"state": "none", "reason": "", "version": ""}
         self._ticket = 0
@@ -124,7 +131,7 @@ class ModelSlot:
 
     def _build(self, path: str) -> tuple[Model, Any]:
         kind = _FILE_KINDS.get(self._kind, self._kind)
-        model = stage(Path(path), kind, self._context.interface, self._budget_s)
+        model = stage(Path(path), kind, self.expected, self._budget_s)
         return model, self._prepare(model)
 
     def _built(self, result: Any, now_ns: int) -> None:

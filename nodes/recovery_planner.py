@@ -1,7 +1,8 @@
 """Always has a way out ready: plans from every observation, by a deadline, the whole plan.
 
-Who finds the way out follows from the models it is given: a planner over the dynamics, a recovery
-policy, or the critic alone, which chooses the least risky of many random actions.
+Who finds the way out follows from the models it is given: a planner over the dynamics (where the
+observation is an image, in the latents of an encoder), a recovery policy, or the critic alone,
+which chooses the least risky of many random actions.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from safetypilot.models import contract as contracts
 from safetypilot.models.runtime import Model
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
@@ -20,7 +22,13 @@ from safetypilot.nodes.model_slot import ModelSlot
 from safetypilot.policies import planning, recovery, reflexes
 
 # kind of model -> what policies/ and the config call it
-_PARTS = {"safety_critic": "critic", "dynamics": "dynamics", "recovery_policy": "policy"}
+_PARTS = {
+    "encoder": "encoder",  # before the models of its latents
+    "safety_critic": "critic",
+    "latent_critic": "critic",
+    "dynamics": "dynamics",
+    "recovery_policy": "policy",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class RecoveryPlannerConfig:
         policy: act: an ONNX file of kind task_policy, trained to recover. A plan is one action
             long, or foreseen for the horizon where there are dynamics.
         samples: take the least risky of so many random actions.
+        encoder, latent_critic: plan in the latents that this ONNX file of kind encoder makes of an
+            image; dynamics and latent_critic, which stands in for critic, are models of latents.
         step_s, timestep_s: with an MJCF file: seconds per step, physics step (0: its own).
         budget_ms: from the observation's stamp to the plan; iterations stop before it. 0 is half
             the control period.
@@ -49,6 +59,8 @@ class RecoveryPlannerConfig:
     dynamics: str | None = None
     policy: str | None = None
     samples: int = 0
+    encoder: str | None = None
+    latent_critic: str | None = None
     budget_ms: float = 0.0
     step_s: float = 1.0
     timestep_s: float = 0.0
@@ -75,6 +87,19 @@ class RecoveryPlannerConfig:
                 "does not say how to recover: name dynamics (to plan), policy (to act) or samples "
                 "(to take the least risky of so many actions)"
             )
+        if bool(self.encoder) != bool(self.latent_critic):
+            raise ValueError("encoder and latent_critic belong together; name both or none")
+        if self.encoder and others != ["dynamics"]:
+            raise ValueError("an encoder is to plan with: it needs dynamics, and no policy")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Files by kind, as far as they are used."""
+        critic = {"safety_critic": self.critic}
+        if self.encoder and self.latent_critic:
+            critic = {"encoder": self.encoder, "latent_critic": self.latent_critic}
+        others = {"dynamics": self.dynamics, "recovery_policy": self.policy}
+        return critic | {kind: path for kind, path in others.items() if path}
 
 
 class RecoveryPlanner(Node):
@@ -89,7 +114,7 @@ class RecoveryPlanner(Node):
         self._slots = {
             kind: ModelSlot(context, kind, None, self._warm(part), self._installer(part))
             for kind, part in _PARTS.items()
-            if getattr(config, part)
+            if kind in config.models
         }
         self._episode = -1
         self._planning = Histogram()
@@ -115,7 +140,9 @@ class RecoveryPlanner(Node):
 
     def configure(self) -> None:
         for kind, slot in self._slots.items():
-            path = getattr(self.config, _PARTS[kind])
+            path = self.config.models[kind]
+            if "encoder" in self._parts:
+                slot.expected = _of_latents(self._parts["encoder"])
             if kind == "dynamics" and path.endswith(".xml"):
                 self._parts["dynamics"] = self._true_dynamics(path)
             else:
@@ -139,6 +166,7 @@ class RecoveryPlanner(Node):
             interface.action_low,
             interface.action_high,
             self.context.seed,
+            encoder=parts.get("encoder"),
         )
 
     def _settings(self) -> recovery.RecoveryConfig:
@@ -216,7 +244,9 @@ class RecoveryPlanner(Node):
         return "+".join(slot.version or "mujoco" for slot in self._slots.values())
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
-        kind = str(arguments.get("kind", "safety_critic"))
+        kind = str(arguments.get("kind", next(k for k in self._slots if "critic" in k)))
+        if kind == "encoder" and request == "swap":
+            raise RequestRefused("an encoder comes with models of its own latents; launch again")
         if kind not in self._slots:
             raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(self._slots)}")
         return self._slots[kind].answer(request, arguments)
@@ -230,6 +260,12 @@ class RecoveryPlanner(Node):
             "iterations_mean": round(self._iterations / plans, 2) if plans else 0.0,
             "planning_us": self._planning.summary(),
         }
+
+
+def _of_latents(encoder: Model) -> contracts.Contract:
+    """What models of an encoder's latents must promise."""
+    size = encoder.output_shapes["latent"][-1]
+    return contracts.of_latents(encoder.contract, size if isinstance(size, int) else 0)
 
 
 if __name__ == "__main__":

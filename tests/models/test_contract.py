@@ -112,3 +112,13 @@ def test_an_image_of_another_size_is_refused(contract):
     assert ours.observation_size == 48
     with pytest.raises(ModelError, match="observation size 48, the plant has 24"):
         contracts.check(ours, "task_policy", other)
+
+
+def test_models_of_latents_are_compared_with_their_own_encoder(contract):
+    eye, other = (replace(contract, kind="encoder", graph_sha256=c * 64) for c in "ab")
+    latents = contracts.of_latents(eye, 8)
+    assert latents.observation_size == 8 and latents.action_names == contract.action_names
+    critic = replace(latents, kind="safety_critic")
+    contracts.check(critic, "safety_critic", latents)
+    with pytest.raises(ModelError, match="observation names differ"):
+        contracts.check(critic, "safety_critic", contracts.of_latents(other, 8))

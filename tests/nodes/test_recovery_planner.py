@@ -83,6 +83,9 @@ def test_of_many_samples_the_least_risky_is_taken(tmp_path: Path) -> None:
         ({"samples": 9, "dynamics": DYNAMICS}, "samples and dynamics are two ways"),
         ({"samples": 9, "policy": POLICY, "dynamics": DYNAMICS}, "samples and dynamics and policy"),
         ({"samples": -1}, "samples is -1"),
+        ({"encoder": "e.onnx", "dynamics": DYNAMICS}, "encoder and latent_critic belong together"),
+        ({"encoder": "e", "latent_critic": "c", "policy": POLICY}, "an encoder is to plan with"),
+        ({"encoder": "e", "latent_critic": "c", "samples": 5}, "an encoder is to plan with"),
     ],
 )
 def test_a_config_names_one_way_to_recover(config: dict[str, Any], wanted: str) -> None:
