@@ -7,6 +7,7 @@ import torch
 
 from safetypilot.models import export, networks
 from safetypilot.models.contract import Contract
+from safetypilot.models.filtered import FilteredPolicy
 
 LOW, HIGH = (-0.1, -0.2), (0.1, 0.4)
 
@@ -44,6 +45,10 @@ def torch_networks() -> dict[str, torch.nn.Module]:
                 network.fit_normaliser(torch.randn(200, 5) + 1.0, 0.02 * torch.randn(200, 3))
             else:
                 network.scaling.fit(data)
+        critic = made["safety_critic"]
+        with torch.no_grad():
+            middle = critic.risk(data[None], made["task_policy"](data[None])).median().item()
+        made["filtered_policy"] = FilteredPolicy(made["task_policy"], critic, middle, 30)
         return made
 
 

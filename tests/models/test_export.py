@@ -9,8 +9,19 @@ import torch
 
 from safetypilot.models import export, runtime
 from safetypilot.models.errors import ModelError
+from safetypilot.models.networks import DynamicsEnsemble, TwinCritic
 
-KINDS = ("task_policy", "safety_critic", "dynamics", "recovery_policy")
+KINDS = ("task_policy", "safety_critic", "dynamics", "recovery_policy", "filtered_policy")
+
+
+def torch_answer(network, inputs):
+    """What the network makes of inputs by name, as an ONNX file would be asked."""
+    tensors = [torch.from_numpy(array) for array in inputs.values()]
+    call = network.risk if isinstance(network, TwinCritic) else network
+    with torch.no_grad():
+        if isinstance(network, DynamicsEnsemble):
+            return call(*tensors).numpy()
+        return call(*(each[None] for each in tensors))[0].numpy()  # of the one seed
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +44,7 @@ def rows(model, count, rng):
 def test_onnx_agrees_with_torch(name, count, files, torch_networks):
     model = runtime.load(files[name])
     inputs = rows(model, count, np.random.default_rng(count))
-    network = torch_networks[name]
-    call = network.risk if name == "safety_critic" else network
-    with torch.no_grad():
-        wanted = call(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+    wanted = torch_answer(torch_networks[name], inputs)
     (got,) = model.run(**inputs).values()
     np.testing.assert_allclose(got, wanted, atol=2e-5)
 
@@ -65,16 +73,16 @@ def test_diverged_weights_leave_the_old_file(files, torch_networks, contract, tm
     path = tmp_path / "policy.onnx"
     path.write_bytes(files["task_policy"].read_bytes())
     network = torch_networks["task_policy"]
-    bias = network.network[0].bias
-    saved = bias[0].item()
+    bias = network.network.bias_0
+    saved = bias[0, 0, 0].item()
     with torch.no_grad():
-        bias[0] = float("nan")
+        bias[0, 0, 0] = float("nan")
     try:
-        with pytest.raises(ModelError, match=r"network\.0\.bias is not finite"):
+        with pytest.raises(ModelError, match=r"network\.bias_0 is not finite"):
             export.export(network, path, contract)
     finally:
         with torch.no_grad():
-            bias[0] = saved
+            bias[0, 0, 0] = saved
     assert path.read_bytes() == files["task_policy"].read_bytes()
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy.onnx"]
 
@@ -82,3 +90,18 @@ def test_diverged_weights_leave_the_old_file(files, torch_networks, contract, tm
 def test_a_network_without_a_graph_is_refused(contract, tmp_path):
     with pytest.raises(ModelError, match="no ONNX graph for a Linear"):
         export.export(torch.nn.Linear(3, 2), tmp_path / "x.onnx", contract)
+
+
+def test_a_filtered_policy_takes_safe_actions_only(files, torch_networks):
+    model = runtime.load(files["filtered_policy"])
+    network = torch_networks["filtered_policy"]
+    observation = 3.0 * np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+    action = model.run(observation=observation)["action"]
+    with torch.no_grad():
+        rows = torch.from_numpy(observation)[None]
+        risk = network.critic.risk(rows, torch.from_numpy(action)[None])[0]
+        mean = network.critic.risk(rows, network.actor(rows))[0]
+    assert 20 < int((mean > network.eps).sum()) < 180  # the mean alone would often be unsafe
+    assert int((risk > network.eps).sum()) < int((mean > network.eps).sum())
+    safe = mean <= network.eps
+    assert bool((risk[safe] <= network.eps + 1e-5).all())

@@ -67,12 +67,34 @@ def test_the_figures_of_the_manifest_keep_their_bounds():
     check(manifest()["figures"]["evaluation"])
 
 
+def test_the_weights_beside_the_maze_are_those_of_its_files():
+    """A learner in a running graph goes on from them."""
+    pytest.importorskip("torch")
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from safetypilot.policies.learn import catalogue
+    from safetypilot.policies.learn.learner import Learner
+
+    interface = SimpleNamespace(**registry.describe("maze"))
+    learner = Learner("recovery-rl", catalogue.settings("recovery-rl", "maze"), interface)
+    learner.load(ZOO / "maze" / "weights.pt")
+    rng = np.random.default_rng(0)
+    observation = rng.uniform(-0.3, 0.3, (20, 2)).astype(np.float32)
+    action = rng.uniform(-0.1, 0.1, (20, 2)).astype(np.float32)
+    critic = runtime.load(ZOO / "maze" / "critic.onnx")
+    wanted = critic.run(observation=observation, action=action)["risk"]
+    found = [learner.risks(o[None], a[None])[0] for o, a in zip(observation, action, strict=True)]
+    assert np.allclose(found, wanted, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_training_again_comes_out_alike(tmp_path):
     from safetypilot.policies.learn import trainer
 
     made = manifest()
-    summary = trainer.train(env="maze", seed=made["seed"], out=tmp_path)
+    (summary,) = trainer.train(trainer.Request(env="maze", seeds=(made["seed"],)), tmp_path)
     check(summary["evaluation"])
     assert summary["violations"] <= 3 * made["figures"]["violations"] + 10
