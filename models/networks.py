@@ -163,7 +163,7 @@ class GaussianActor(_Network):
     def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation before squashing, (S, B, O) -> 2 x (S, B, A)."""
         mean, log_std = self.network(self.encode(observation)).chunk(2, dim=-1)
-        return mean, log_std.clamp(*LOG_STD_RANGE)
+        return mean, F.hardtanh(log_std, *LOG_STD_RANGE)  # a clamp whose gradient is one kernel
 
 
 class TwinCritic(_Network):

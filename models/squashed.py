@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
+
+from safetypilot.models.stacked import refuse_second_derivative
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _LOG_2 = math.log(2.0)
@@ -43,16 +44,16 @@ class _Squash(torch.autograd.Function):  # type: ignore[misc]
         x = mean + deviation
         action = torch.tanh(x)
         # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)) loses no digits where tanh saturates
-        terms = F.softplus(-2.0 * x).add_(x).mul_(2.0).sub_(log_std)
-        density = terms.sub_(noise.square().mul_(0.5)).sum(dim=-1)
+        terms = torch.add(F.softplus(-2.0 * x).add_(x), log_std, alpha=-0.5)
+        density = terms.addcmul_(noise, noise, value=-0.25).sum(dim=-1).mul_(2.0)
         constant = mean.shape[-1] * (0.5 * _LOG_2PI + 2.0 * _LOG_2)
         ctx.save_for_backward(action, deviation)
         return action, density.sub_(constant)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, of_action: Tensor, of_density: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of mean and log_std; the noise is given."""
+        refuse_second_derivative()
         action, deviation = ctx.saved_tensors
         of_density = of_density[..., None]
         # of_action (1 - u^2) + of_density 2 u

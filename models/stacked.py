@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 # In place, and by overload, which is found sooner than by what was passed.
@@ -69,8 +68,7 @@ class StackedMLP(nn.Module):  # type: ignore[misc]  # torch is not followed by m
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, B, in) -> (N, B, out)."""
-        parameters = [tensor for layer in self.layers for tensor in layer]
-        output: Tensor = _Stacked.apply(x, self.activation, *parameters)
+        output: Tensor = _Stacked.apply(x, self.activation, *self._parameters.values())
         return output
 
 
@@ -86,42 +84,55 @@ class _Stacked(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, x: Tensor, activation: str, *parameters: Tensor) -> Tensor:
         """x (N, B, in), then weight (N, in, out) and bias (N, 1, out) of each layer."""
         act, _, keeps_output = ACTIVATIONS[activation]
-        inputs, kept, last = [x], [], len(parameters) // 2 - 1
-        for layer in range(last):
-            before = torch.baddbmm(parameters[2 * layer + 1], inputs[-1], parameters[2 * layer])
-            inputs.append(act(before))
-            kept.append(inputs[-1] if keeps_output else before)
-        ctx.activation, ctx.depth = activation, last + 1
-        ctx.save_for_backward(*inputs, *kept, *parameters[::2])
-        return torch.baddbmm(parameters[-1], inputs[-1], parameters[-2])
+        weights, biases = parameters[::2], parameters[1::2]
+        inputs, kept = [x], []
+        for weight, bias in zip(weights[:-1], biases, strict=False):
+            before = torch.baddbmm(bias, x, weight)
+            x = act(before)
+            inputs.append(x)
+            kept.append(x if keeps_output else before)
+        ctx.activation = activation
+        ctx.save_for_backward(*inputs, *kept, *weights)
+        return torch.baddbmm(biases[-1], x, weights[-1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, of the activation's name (none), and of each parameter."""
-        depth, needed = ctx.depth, ctx.needs_input_grad
-        inputs, kept = ctx.saved_tensors[:depth], ctx.saved_tensors[depth : 2 * depth - 1]
-        weights = ctx.saved_tensors[2 * depth - 1 :]
+        refuse_second_derivative()
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad
+        depth = (len(saved) + 1) // 3
+        inputs, kept, weights = saved[:depth], saved[depth : 2 * depth - 1], saved[2 * depth - 1 :]
+        of_activation = ACTIVATIONS[ctx.activation][1]
         found: list[Tensor | None] = [None] * len(needed)
-        for layer in reversed(range(depth)):
+        for layer in range(depth - 1, -1, -1):
             if needed[2 + 2 * layer]:
                 found[2 + 2 * layer] = _weight_gradient(inputs[layer], gradient)
             if needed[3 + 2 * layer]:
-                found[3 + 2 * layer] = gradient.sum(dim=1, keepdim=True)
-            if layer == 0 and not needed[0]:
-                break
-            gradient = torch.bmm(gradient, weights[layer].transpose(1, 2))
+                found[3 + 2 * layer] = gradient.sum(1, True)
             if layer > 0:
-                gradient = ACTIVATIONS[ctx.activation][1](gradient, kept[layer - 1])
-            else:
-                found[0] = gradient
+                gradient = of_activation(torch.bmm(gradient, weights[layer].mT), kept[layer - 1])
+            elif needed[0]:
+                found[0] = torch.bmm(gradient, weights[0].mT)
         return tuple(found)
+
+
+def refuse_second_derivative() -> None:
+    """For derivatives by hand, which autograd cannot derive again but would not say so.
+
+    Raises:
+        RuntimeError: a second derivative was asked for.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "a derivative written by hand has no second one; for create_graph=True build the "
+            "network of torch.nn.Linear"
+        )
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     """x (N, B, in), gradient (N, B, out) -> (N, in, out)."""
     if gradient.shape[-1] == 1:  # a row times a matrix is five times as fast as matrix times column
-        row: Tensor = torch.bmm(gradient.transpose(1, 2), x)
+        row: Tensor = torch.bmm(gradient.mT, x)
         return row.view(len(x), -1, 1)
-    product: Tensor = torch.bmm(x.transpose(1, 2), gradient)
+    product: Tensor = torch.bmm(x.mT, gradient)
     return product

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.networks import GaussianActor, Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
@@ -107,29 +108,29 @@ def update(
     """
     target = bellman_target(sac, batch, config, generator)
     values = sac.critic(batch.observation, batch.action)  # (S, K, B)
-    critic_loss = (values - target[:, None]).square().mean(dim=2).sum()
+    seeds, critics, rows = values.shape
+    wanted = target[:, None].expand(seeds, critics, rows)
+    critic_loss = F.mse_loss(values, wanted, reduction="sum") / rows
     sac.critic_optimiser.zero_grad()
     critic_loss.backward()
     sac.critic_optimiser.step()
 
     action, density = sac.actor.sample(batch.observation, generator)
     with frozen(sac.critic):
-        value = sac.critic(batch.observation, action).amin(dim=1)
+        value, _ = sac.critic(batch.observation, action).min(dim=1)
     loss = sac.alpha * density - value
     if penalty is not None:
         loss = loss + penalty(batch.observation, action)
-    actor_loss = loss.mean(dim=1).sum()
+    actor_loss = loss.sum() / rows
     sac.actor_optimiser.zero_grad()
-    actor_loss.backward(inputs=list(sac.actor.parameters()))
+    actor_loss.backward()
     sac.actor_optimiser.step()
 
     entropy = -density.detach().mean(dim=1)  # (S,)
     if config.automatic_alpha:
-        wanted = config.target_entropy * action.shape[-1]
-        sac.log_alpha.grad = (entropy - wanted) * 1.0
+        sac.log_alpha.grad = entropy - config.target_entropy * action.shape[-1]
         sac.alpha_optimiser.step()
     polyak(sac.target, sac.critic, config.tau)
-    seeds = len(target)
     return {
         "task/critic_loss": critic_loss.detach() / seeds,
         "task/actor_loss": actor_loss.detach() / seeds,

@@ -131,6 +131,13 @@ def test_without_gradients_the_same_values():
     assert torch.equal(y, network(x).detach())
 
 
+def test_a_second_derivative_is_refused():
+    network = stack()
+    x = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second one"):
+        torch.autograd.grad(network(x).sum(), x, create_graph=True)
+
+
 def test_copies_and_checkpoints():
     network = stack(dtype=torch.float32)
     assert list(network.state_dict()) == [

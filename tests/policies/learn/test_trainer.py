@@ -138,7 +138,7 @@ def test_the_online_ablation_keeps_the_risk_of_the_offline_phase(tmp_path):
     tiny(tmp_path, 3, settings={"online": "false"})
     models = tmp_path / "models"
     saved = checkpoint.load(tmp_path / trainer.CHECKPOINT)["episodes"]["learner"]
-    assert saved["optimisers"]["risk"]["steps"][0] == 30  # the offline updates
+    assert saved["optimisers"]["risk"]["count"] == 30  # the offline updates
     assert runtime.load(models / "critic.onnx").contract.kind == "safety_critic"
     assert all("dynamics/loss" not in line for line in lines(tmp_path)[1:])
 
