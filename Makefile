@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := nodes policies models envs launch bridge tests
 
-.PHONY: demo test check lint types contracts slow bench mutation coverage clean help
+.PHONY: demo test check lint types contracts slow bench race mutation coverage clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ slow: $(VENV)/.dev  ## learning runs, soaks and the kill matrix: an hour or so
 bench: $(VENV)/.dev  ## pytest-benchmark for the parts, the paced ring for the whole
 	$(BIN)/pytest tests/benchmarks -m 'slow or not slow' --benchmark-enable --benchmark-only --benchmark-columns=min,median,max,rounds
 	$(BIN)/python -m tests.benchmarks.shielded_step
+
+race: $(VENV)/.dev  ## every algorithm on Navigation and Maze, five seeds each, both presets: hours
+	$(BIN)/python -m tests.benchmarks.race --preset default --out runs/race-default
+	$(BIN)/python -m tests.benchmarks.race --preset published --out runs/race-published
+	$(BIN)/safetypilot table runs/race-default runs/race-published
 
 mutation: $(VENV)/.dev  ## mutation score of the shield
 	$(BIN)/python -m tests.policies.mutation_run
