@@ -99,6 +99,8 @@ def test_what_it_learned_is_saved_when_it_stops_and_taken_up_again(tmp_path: Pat
         ({"settings": ("gama=0.9",)}, "gamma"),
         ({"env": "mase"}, "maze"),
         ({"start": "/nowhere.pt"}, "nowhere"),
+        ({"algorithm": "recovry-rl"}, "did you mean 'recovery-rl'"),
+        ({"algorithm": "lr", "settings": ("nu_end=1",)}, "unknown setting 'nu_end'"),
     ],
 )
 def test_bad_settings_are_an_error_of_the_node(
@@ -106,6 +108,27 @@ def test_bad_settings_are_an_error_of_the_node(
 ) -> None:
     with pytest.raises(NodeError, match=message):
         bench(tmp_path, **config)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "lr", "sqrl", "recovery-rl-model-free"])
+def test_it_learns_by_any_algorithm(tmp_path: Path, algorithm: str) -> None:
+    b = bench(tmp_path, algorithm=algorithm)
+    b.executor.finish_jobs()
+    for seq in range(40):
+        send(b, seq)
+    wanted = ["task_policy"] if algorithm == "sac" else ["task_policy", "safety_critic"]
+    assert [m.kind for m in b.executor.of("model")] == wanted
+    for message in b.executor.of("model"):
+        runtime.stage(message.path, message.kind, b.node.context.interface)
+
+
+def test_what_another_algorithm_learned_is_not_taken_up(tmp_path: Path) -> None:
+    b = bench(tmp_path)
+    b.executor.finish_jobs()
+    send(b, 0)
+    b.node.deactivate(b.now_ns)
+    with pytest.raises(NodeError, match="is of recovery-rl, this learner of lr"):
+        bench(tmp_path, start=str(tmp_path / "models" / "learner.pt"), algorithm="lr")
 
 
 def test_a_person_may_ask_for_models_now(tmp_path: Path) -> None:
