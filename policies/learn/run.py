@@ -29,7 +29,8 @@ class Request:
         episodes: overrides the preset's number.
         steps: most environment steps per seed.
         device: of the networks.
-        data: offline data set to learn from; empty makes it by the recipe.
+        data: offline data set to learn from, `{seed}` in it is each seed's; empty makes it by the
+            recipe.
     """
 
     algorithm: str = "recovery-rl"

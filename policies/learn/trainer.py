@@ -132,7 +132,8 @@ def _learn_offline(run: Run, logbooks: Sequence[Logbook], display: Display) -> N
         return
     for index, seed in enumerate(request.seeds):
         display.report("collecting offline data", index, len(request.seeds))
-        data = run.world.collect(request.env, config.offline_size, seed, request.data)
+        path = request.data.replace("{seed}", str(seed))
+        data = run.world.collect(request.env, config.offline_size, seed, path)
         learner.load_offline(data, index)
         if config.demo_size:
             demos = run.world.demonstrations(request.env, config.demo_size, seed)

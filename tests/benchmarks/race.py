@@ -16,6 +16,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from safetypilot.policies.learn import catalogue
+from safetypilot.policies.learn.seeds import seeds_of
+
 EPISODES = {"navigation1": 300, "navigation2": 300, "maze": 500}
 COMPARISONS = ("sac", "rp", "lr", "rspo", "sqrl", "rcpo")
 ALGORITHMS = {
@@ -35,6 +38,8 @@ def main() -> None:
         for env in options.env or EPISODES
         for algorithm in options.algorithm or ALGORITHMS[options.preset]
     ]
+    for env in options.env or EPISODES:
+        collect(env, options)
     with ThreadPoolExecutor(options.jobs) as pool:
         codes = list(pool.map(lambda task: run(*task, options), tasks))
     sys.exit(max(codes, default=0))
@@ -54,13 +59,34 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def collect(env: str, options: argparse.Namespace) -> None:
+    """Make each seed's offline data once, for all algorithms."""
+    size = catalogue.settings("recovery-rl", env, options.preset).offline_size
+    for seed in seeds_of(options.seeds):
+        out = data(env, str(seed), options)
+        if not out.exists():
+            words = [program(), "collect", "--env", env, "--policy", "recipe", "--json"]
+            words += ["--size", str(size), "--seed", str(seed), "--out", str(out)]
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def data(env: str, seed: str, options: argparse.Namespace) -> Path:
+    out: Path = options.out / "data" / f"{env}-{seed}-v0"
+    return out
+
+
+def program() -> str:
+    return str(Path(sys.executable).with_name("safetypilot"))
+
+
 def run(env: str, algorithm: str, options: argparse.Namespace) -> int:
     """Train one algorithm on one task, unless it has been done."""
     out = options.out / env / (algorithm + options.label)
     if (out / "summary.json").exists():
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    words = [str(Path(sys.executable).with_name("safetypilot")), "train", algorithm, "--env", env]
+    words = [program(), "train", algorithm, "--env", env]
+    words += ["--data", str(data(env, "{seed}", options))]
     words += ["--preset", options.preset, "--seeds", options.seeds, "--out", str(out), "--json"]
     words += ["--episodes", str(options.episodes or EPISODES[env])]
     for setting in ("evaluate_episodes=0", "novice_episodes=0", *options.set):
