@@ -37,7 +37,7 @@ def train(
     device: Annotated[str, typer.Option(help="Where networks learn: cpu or cuda.")] = "cpu",
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DATA", help="Offline data from `safetypilot collect`, {seed} is each seed's; else made."),
+        typer.Option(metavar="DATA", help="Offline data of `safetypilot collect`; {seed} is filled."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/NAME-TIME.")
