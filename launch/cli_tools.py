@@ -37,7 +37,9 @@ def train(
     device: Annotated[str, typer.Option(help="Where networks learn: cpu or cuda.")] = "cpu",
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DATA", help="Offline data of `safetypilot collect`; {seed} is filled."),
+        typer.Option(
+            metavar="DATA", help="A data set of `safetypilot collect`; {seed} is filled in."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/NAME-TIME.")
