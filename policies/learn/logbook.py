@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ class Logbook:
         from torch.utils.tensorboard import SummaryWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "metrics.jsonl"
+        self._path = path = directory / "metrics.jsonl"
         kept = [] if keep_steps is None else _lines_until(path, keep_steps)
         path.write_text("".join(kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
@@ -30,15 +31,24 @@ class Logbook:
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=purge)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record values at an environment step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        """Record values at an environment step.
+
+        Raises:
+            OSError: the disk is full, say; with the path.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from None
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        """Every entry has been written by now; what could not be has been told."""
+        for each in (self._file, self._board):
+            with contextlib.suppress(OSError):
+                each.close()
 
 
 class Display:
