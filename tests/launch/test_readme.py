@@ -21,7 +21,7 @@ BLOCKS = [
 SAFETYPILOT = [sys.executable, "-P", "-m", "safetypilot.launch.cli"]
 ATTACHED = [command for block in BLOCKS for command in block if command.split()[1] in (
     "nodes", "topics", "echo", "hz", "latency", "swap", "estop", "reset")]  # fmt: skip
-ALONE = [command for block in BLOCKS for command in block if command not in ATTACHED]
+ALONE = [block for block in BLOCKS if not set(block) & set(ATTACHED)]  # each has a folder
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -38,18 +38,19 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_readme_shows_every_verb() -> None:
-    shown = {command.split()[1] for command in ALONE + ATTACHED}
+    shown = {command.split()[1] for block in BLOCKS for command in block}
     help_text = run("safetypilot --help", ROOT).stdout
     verbs = set(re.findall(r"^  (\w+)  ", help_text, re.M))
     assert verbs and verbs <= shown
 
 
-@pytest.mark.parametrize("command", ALONE)
-def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
-    if " train " in command or "learner=on" in command:
-        pytest.importorskip("torch")
-    done = run(command, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize("block", ALONE, ids=lambda block: block[0])
+def test_the_commands_of_a_block_work_one_after_another(block: list[str], tmp_path: Path) -> None:
+    for command in block:
+        if {"train", "learner=on"} & set(command.split()):
+            pytest.importorskip("torch")
+        done = run(command, tmp_path)
+        assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
 
 
 def test_the_commands_for_a_running_graph_work_while_it_runs(tmp_path: Path) -> None:
