@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from safetypilot.models import contract as contracts
-from safetypilot.models import graphs, graphs_filtered, graphs_image, runtime
+from safetypilot.models import graphs, graphs_choice, graphs_filtered, graphs_image, runtime
+from safetypilot.models.categorical import (
+    CategoricalActor,
+    ChoiceCritic,
+    ChoiceDynamics,
+    FilteredChoice,
+)
 from safetypilot.models.contract import Contract
 from safetypilot.models.errors import ModelError
 from safetypilot.models.filtered import FilteredPolicy
@@ -96,14 +102,16 @@ def _few(array: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
 
 
 def _build(network: nn.Module) -> tuple[str, Any]:
+    if isinstance(network, CategoricalActor | FilteredChoice):
+        return "task_policy", _choice(network)
     if isinstance(network, GaussianActor | RecoveryActor):
         return "task_policy", _policy(network)
     if isinstance(network, FilteredPolicy):
         return "task_policy", _filtered(network)
     if isinstance(network, TwinCritic) and network.probability:
-        return "safety_critic", _critic(network)
+        return "safety_critic", _chosen(network, _critic(network))
     if isinstance(network, DynamicsEnsemble):
-        return "dynamics", _dynamics(network)
+        return "dynamics", _chosen(network, _dynamics(network))
     if isinstance(network, LatentEncoder):
         return "encoder", graphs_image.encoder(network.exported())
     if isinstance(network, LatentTransition):
@@ -135,6 +143,28 @@ def _policy(network: GaussianActor | RecoveryActor) -> Any:
     if network.encoder is not None:
         return graphs_image.task_policy(network.encoder.exported(), layers, *_box(network.scaling))
     return graphs.task_policy(_folded(layers, network.scaling), *_box(network.scaling))
+
+
+def _choice(network: CategoricalActor | FilteredChoice) -> Any:
+    alone = isinstance(network, CategoricalActor)
+    actor = network if alone else network.actor
+    networks = (actor,) if alone else (actor, network.critic)
+    encoders = [each.encoder for each in networks if each.encoder is not None]
+    images = tuple(encoder.exported() for encoder in encoders)
+    layers = _layers(actor.network)
+    if not images:
+        layers = _folded(layers, actor.scaling)
+    if alone:
+        return graphs_choice.task_policy(layers, images)
+    return graphs_choice.filtered_policy(layers, _twins(network.critic), network.eps, images)
+
+
+def _chosen(network: nn.Module, model: Any) -> Any:
+    """The same model, asked about preferences, where a network judges the choice they make."""
+    if not isinstance(network, ChoiceCritic | ChoiceDynamics):
+        return model
+    size = model.graph.input[1].type.tensor_type.shape.dim[-1].dim_value
+    return graphs_choice.projected(model, size)
 
 
 def _filtered(network: FilteredPolicy) -> Any:

@@ -43,6 +43,7 @@ class Config:
         alpha: temperature; the first one, if automatic.
         automatic_alpha: follow `target_entropy`, which is per action dimension, of actions scaled
             to [-1, 1].
+        choice_entropy: the same for discrete actions, in parts of log n.
         task_demos: part of each task batch that comes from the offline transitions.
         demo_size: of demonstrations to take that part from, in transitions; 0 takes it from the
             offline transitions.
@@ -104,6 +105,7 @@ class Config:
     alpha: float = 0.2
     automatic_alpha: bool = False
     target_entropy: float = -1.0
+    choice_entropy: float = 0.4
     task_demos: float = 0.0
     demo_size: int = 0
     relabel: bool = True
@@ -190,6 +192,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("nu", "nu_end", "penalty", "editor_weight"), (0.0, 1e9)),
     **dict.fromkeys(("nu_learning_rate", "penalty_learning_rate"), (0.0, 1.0)),
     "target_entropy": (-100.0, 100.0),
+    "choice_entropy": (0.0, 1.0),
     "positive_fraction": (0.0, 0.9),
     "latent_length": (5, 1000),
     "conservative": (0.0, 1e6),

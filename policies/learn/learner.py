@@ -22,7 +22,15 @@ from safetypilot.models.encoders import EncoderSizes
 from safetypilot.models.images import latent_name
 from safetypilot.models.latent import LatentModel, LatentSizes
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
-from safetypilot.policies.learn import catalogue, checkpoint, dynamics, offline, risk, sac
+from safetypilot.policies.learn import (
+    catalogue,
+    checkpoint,
+    discrete,
+    dynamics,
+    offline,
+    risk,
+    sac,
+)
 from safetypilot.policies.learn.algorithms.base import Parts
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
@@ -91,13 +99,18 @@ class Learner:
             raise LearnError("recovery=model-based needs vectors; on pixels use visual")
         model_hidden = (config.dynamics_hidden,) * config.dynamics_layers
         model_sizes = Sizes(observations, low, high, model_hidden)
+        self.discrete = discrete.is_choice(interface.action_names)
+        if self.discrete and config.recovery == "visual":
+            raise LearnError("recovery=visual knows no choices; use model-free or q-sampling")
+        kinds = discrete.KINDS if self.discrete else (sac.Sac, risk.Risk, DynamicsEnsemble)
+        task_kind, risk_kind, model_kind = kinds
         with torch.random.fork_rng(devices=[]), torch.device(self.device):
             torch.manual_seed(mixed(self.seeds))
-            self.sac = sac.Sac(sizes, config)
-            self.risk = risk.Risk(risk_sizes, config)
+            self.sac = task_kind(sizes, config)
+            self.risk = risk_kind(risk_sizes, config)
             self.dynamics = []
             if shape is None:
-                self.dynamics = [DynamicsEnsemble(model_sizes, config.ensemble) for _ in seeds]
+                self.dynamics = [model_kind(model_sizes, config.ensemble) for _ in seeds]
             self.visual: Visual | None = None
             if isinstance(risk_sizes.image, LatentSizes):
                 self.visual = Visual(risk_sizes.image, config, self.seeds[0])
@@ -134,7 +147,7 @@ class Learner:
                 policy also reward; terminated and truncated, else a cost is what terminates.
             index: which of the seeds they are for.
         """
-        rows = offline.rows(data, *self._widths)
+        rows = self._rows(data)
         if self.visual is not None:
             self.visual.load(data)
         if not self.scaled:  # restored networks keep the scale they were trained with
@@ -156,7 +169,11 @@ class Learner:
         """Take transitions for the task policy to learn from beside its own."""
         if "reward" not in data:
             raise LearnError("task_demos needs rewards in the data; set it to 0")
-        self.demos.extend(offline.rows(data, *self._widths), index)
+        self.demos.extend(self._rows(data), index)
+
+    def _rows(self, data: Mapping[str, Array]) -> Transition:
+        rows = offline.rows(data, *self._widths)
+        return discrete.choices(rows) if self.discrete else rows
 
     def fit_scale(self) -> None:
         """Scale observations by the statistics of what was met so far, in every network."""
@@ -172,6 +189,8 @@ class Learner:
 
     def add(self, transition: Transition, index: int = 0, recovered: bool = False) -> None:
         """Take one online step of one seed; `recovered` if another action than proposed acted."""
+        if self.discrete:
+            transition = discrete.choices(transition)
         self.risk_replay.add(transition, index)
         config = self.config
         if config.timeout_terminates and transition.truncated:
@@ -258,7 +277,8 @@ class Learner:
         batch = sac.TaskBatch.of(rows, self.device)
         algorithm = self.algorithm
         batch = batch._replace(reward=algorithm.reward(batch))
-        metrics = sac.update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
+        update = discrete.update if self.discrete else sac.update
+        metrics = update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
         return metrics | algorithm.after_update(batch)
 
     def update_risk(self) -> sac.Metrics:
@@ -269,7 +289,11 @@ class Learner:
         next_action: risk.NextAction = algorithm.sample
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
-        recovery_loss = algorithm.recovery_loss if self.trains_recovery else None
+        recovery_loss: risk.RecoveryLoss | None = None
+        if self.trains_recovery:
+            recovery_loss = algorithm.recovery_loss
+            if self.discrete:
+                recovery_loss = discrete.expected(recovery_loss)
         return risk.update(self.risk, batch, config, next_action, self.generator, recovery_loss)
 
     def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
@@ -330,7 +354,7 @@ class Learner:
         for kind, network in networks.items():
             if self.visual is not None and kind in ("dynamics", "latent_critic"):
                 promised = replace(contract, observation_names=latent, observation_units=("",))
-            model = exporting.export(network.cpu(), Path(directory) / FILES[kind], promised)
+            model = exporting.export(self._flying(network), Path(directory) / FILES[kind], promised)
             found[kind] = model.path
             if kind == "encoder":  # first of its three: nobody else's latents go by this name
                 latent = (latent_name(model.contract.graph_sha256, self.config.latent),)
@@ -340,8 +364,12 @@ class Learner:
         self, path: Path | str, version: str, run: Mapping[str, Any] | None = None, index: int = 0
     ) -> Path:
         """Write the task policy of one seed alone."""
-        network = self.algorithm.deployed(index).cpu()
+        network = self._flying(self.algorithm.deployed(index))
         return exporting.export(network, path, self._contract(version, run)).path
+
+    def _flying(self, network: nn.Module) -> nn.Module:
+        """A copy of a network, on the CPU, as it is exported."""
+        return (discrete.deployed(network) if self.discrete else network).cpu()
 
     def _contract(self, version: str, run: Mapping[str, Any] | None) -> Contract:
         interface = self.interface
