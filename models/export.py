@@ -65,6 +65,8 @@ def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.
     kind, model = _build(network)
     contract = replace(contract, kind=kind, golden={})
     rows = _rows(network, contract, _PARITY_ROWS)
+    if isinstance(network, FilteredPolicy):
+        rows = _decided(network, rows)
     wanted = _evaluate(network, rows)
     few = slice(_GOLDEN_ROWS)
     contract = replace(
@@ -250,6 +252,19 @@ def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
     }
     names = contracts.NAMES[contract.kind][0]
     return {name: values[name].astype(np.float32) for name in names}
+
+
+def _decided(network: FilteredPolicy, rows: Rows) -> Rows:
+    """The rows whose answer does not hang on rounding.
+
+    Raises:
+        ModelError: there is none, as where all candidates are alike.
+    """
+    with torch.no_grad():
+        kept = network.decided(torch.from_numpy(rows["observation"])[None]).numpy()
+    if not kept.any():
+        raise ModelError("every choice of the filtered policy hangs on rounding; train on")
+    return {"observation": rows["observation"][kept]}
 
 
 def _evaluate(network: nn.Module, rows: Rows) -> Rows:

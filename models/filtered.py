@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.networks import GaussianActor, TwinCritic
 
+_MARGIN = 1e-4  # of scores and risks: far above float32 rounding
 UNSAFE = 1e6  # taken from the score of a candidate above eps, times (1 + its risk)
 
 
@@ -46,6 +47,23 @@ class FilteredPolicy(nn.Module):  # type: ignore[misc]  # torch is not followed 
 
     def forward(self, observation: Tensor) -> Tensor:
         """(1, B, O) -> (1, B, A)."""
+        action, score, _ = self._judged(observation)
+        best = score.argmax(dim=-1)[:, None, None].expand(len(action), 1, action.shape[-1])
+        return action.gather(1, best)[:, 0][None]
+
+    def decided(self, observation: Tensor) -> Tensor:
+        """Where the choice does not hang on the last digits, (1, B, O) -> (B,) bool.
+
+        Another runtime, rounding differently, may choose another of two equally good candidates,
+        or take one for safe whose risk is eps; both are right.
+        """
+        _, score, risk = self._judged(observation)
+        first, second = score.topk(2, dim=-1).values.unbind(dim=-1)
+        apart = first - second > _MARGIN * first.abs().clamp(min=1.0)
+        return apart & ((risk - self.eps).abs() > _MARGIN).all(dim=-1)
+
+    def _judged(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates (B, N, A), how good each is (B, N), and their risks (B, N)."""
         mean, log_std = (x[0][:, None] for x in self.actor.distribution(observation))  # (B, 1, A)
         raw = mean + log_std.exp() * self.noise  # (B, N, A)
         squash = 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
@@ -56,5 +74,4 @@ class FilteredPolicy(nn.Module):  # type: ignore[misc]  # torch is not followed 
         rows = features.reshape(1, batch * count, -1), action.reshape(1, batch * count, size)
         risk = self.critic.risk_of(*rows).view(batch, count)
         score = torch.where(risk <= self.eps, density, -UNSAFE * (1.0 + risk))
-        best = score.argmax(dim=-1)[:, None, None].expand(batch, 1, size)
-        return action.gather(1, best)[:, 0][None]
+        return action, score, risk
