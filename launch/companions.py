@@ -1,8 +1,8 @@
 """What models bring along: a training run names its files, and says at which risk they were flown.
 
 On the command line `run=DIR` stands for the arguments policy, critic, dynamics, recovery, samples,
-encoder, latent_critic, eps, horizon and population, and `critic=FILE` for eps, horizon and
-population if the run that made it left its manifest beside the file. What is given by itself wins.
+encoder, latent_critic, eps, method, horizon and population, and `critic=FILE` for the last four if
+the run that made it left its manifest beside the file. What is given by itself wins.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetypilot.launch import files, trained
 from safetypilot.launch.cli_common import InputError
@@ -20,48 +20,65 @@ from safetypilot.launch.schema import Argument
 MANIFEST = "manifest.json"
 _WAYS = ("dynamics", "recovery", "samples")  # to recover
 _EYES = ("encoder", "latent_critic")
-_PLANNER = {"horizon": "horizon", "population": "planner_population"}  # argument -> setting
+_SETTINGS = {  # argument -> setting of the run
+    "eps": "eps",
+    "method": "planner_method",
+    "horizon": "horizon",
+    "population": "planner_population",
+}
 _SAMPLES = 1000  # for runs that trained a critic and flew without a shield
+
+
+class Supplemented(NamedTuple):
+    """The command line, what follows from it, and where a run that it names was trained."""
+
+    command: Document
+    env: str  # "" if no run is named, or it does not say
+    run: Mark
 
 
 def supplement(
     specs: Mapping[str, Argument], command: Document, problems: list[Problem]
-) -> Document:
-    """The command line, and what follows from it.
-
-    Args:
-        specs: arguments of the launch file.
-        command: what was given.
-        problems: taken note of in here.
-    """
+) -> Supplemented:
+    """Add what follows from the arguments that were given; `problems` is taken note of in here."""
     said: dict[str, tuple[object, Mark]] = {}
     stated = {name: value for name, value in command.values.items() if value is not None}
     given = {name: str(value) for name, value in stated.items() if name in specs}
+    env, run = "", command.mark
     for name in (name for name in given if specs[name].kind == "run" and given[name]):
-        mark = command.at((name,))
+        run = command.at((name,))
         try:
-            found = of_run(Path(files.locate(given[name], mark)))
+            found = of_run(Path(files.locate(given[name], run)))
         except InputError as error:
-            problems.append(Problem(mark, str(error)))
+            problems.append(Problem(run, str(error)))
             continue
-        said |= {key: (value, mark) for key, value in found.items()}
+        env = str(found.get("env", ""))
+        said |= {key: (value, run) for key, value in found.items()}
     if given.get("critic"):
         mark = command.at(("critic",))
         found = of_critic(Path(files.locate(given["critic"], mark)))
         said |= {key: (value, mark) for key, value in found.items()}
-    named = [way for way in _WAYS if given.get(way, "") not in ("", "0")]
-    if named and "dynamics" not in named:  # a way of one's own replaces that of the launch file
-        said |= {way: ("", command.at((named[0],))) for way in ("dynamics", "recovery", *_EYES)}
-    if named and "samples" not in named:
-        said["samples"] = (0, command.at((named[0],)))
-    if given.get("shield", "on").lower() in ("off", "no", "false", "0"):
-        said.setdefault("eps", (1.0, command.at(("shield",))))  # nobody asks
+    said |= _ways(given, command)
     whole = Document(command.mark, dict(command.values), dict(command.keys), dict(command.marks))
     for name, (value, mark) in said.items():
         if name in specs and name not in whole.values:
             whole.values[name] = value
             whole.marks[name,] = whole.keys[name,] = mark
-    return whole
+    return Supplemented(whole, env, run)
+
+
+def _ways(given: Mapping[str, str], command: Document) -> dict[str, tuple[object, Mark]]:
+    """A way to recover of one's own replaces that of the launch file; without a shield, none."""
+    named = [way for way in _WAYS if given.get(way, "") not in ("", "0")]
+    said: dict[str, tuple[object, Mark]] = {}
+    if named:
+        mark = command.at((named[0],))
+        dropped = () if "dynamics" in named else ("dynamics", "recovery", *_EYES)
+        said |= dict.fromkeys(dropped, ("", mark))
+        said |= {} if "samples" in named else {"samples": (0, mark)}
+    if given.get("shield", "on").lower() in ("off", "no", "false", "0"):
+        said["eps"] = (1.0, command.at(("shield",)))  # nobody asks
+    return said
 
 
 def of_run(folder: Path) -> dict[str, object]:
@@ -110,5 +127,5 @@ def of_critic(file: Path) -> dict[str, object]:
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, object]:
-    names = {"eps": "eps", **_PLANNER}
-    return {name: settings[key] for name, key in names.items() if settings.get(key) is not None}
+    found = {name: settings.get(key) for name, key in _SETTINGS.items()}
+    return {name: value for name, value in found.items() if value is not None}

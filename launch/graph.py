@@ -86,8 +86,8 @@ class _Loading:
     ) -> Graph:
         specs = self.argument_specs()
         command = args.given(arguments, self.problems)
-        command = companions.supplement(specs, command, self.problems)
-        values = args.resolve(specs, self.document, command, self.problems)
+        given = companions.supplement(specs, command, self.problems)
+        values = args.resolve(specs, self.document, given.command, self.problems)
         filled = args.substitute(self.document, values, self.problems)
         self.document, self.filled = filled.document, filled
         settings.override(self.document, own)
@@ -96,6 +96,10 @@ class _Loading:
         if file is None:
             raise LaunchFileError(self.problems)
         self.env = self.environment(file)
+        if given.env and envs.resolve(given.env) != self.env:
+            message = f"was trained in {given.env}, this launch file flies {self.env}"
+            mend = "give its files one by one if that is meant, or fly it with `launch any`"
+            self.complain(given.run, message, mend)
         present = {name: node for name, node in file.nodes.items() if node.when}
         absent = tuple(name for name, node in file.nodes.items() if not node.when)
         check = checks.Check(file, self.document, (), absent, self.problems, self.warnings)
