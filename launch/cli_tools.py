@@ -34,6 +34,10 @@ def train(
     ] = "",
     episodes: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    cost: Annotated[
+        str,
+        typer.Option(help="What violates: info (info['cost'], the default), termination or none."),
+    ] = "",
     device: Annotated[str, typer.Option(help="Where networks learn: cpu or cuda.")] = "cpu",
     data: Annotated[
         Path | None,
@@ -72,7 +76,7 @@ def train(
         env=env,
         seeds=tuple(seeds_of(seeds)) if seeds else (seed,),
         preset=preset,
-        settings=_parsed(settings or []),
+        settings=_parsed(settings or []) | ({"cost": cost} if cost else {}),
         episodes=episodes,
         steps=steps,
         device=device,

@@ -20,6 +20,8 @@ class Config:
     Attributes:
         recovery: `model-based` (planner), `model-free` (policy), `q-sampling` (the safest of many
             actions), `visual` (planner on latents), `editor` (the policy, always) or `none`.
+        cost: what violates: `info` takes the environment's `info["cost"]`, `termination` an episode
+            that ends before its time, `none` nothing; for environments that know no cost.
         eps: risk above which recovery takes over.
         gamma_safe: discount of the risk.
         tau_safe: target rate of Q_risk. The paper's; its code used 0.0002, so slow that Q_risk
@@ -78,6 +80,7 @@ class Config:
     """
 
     recovery: str = "model-based"
+    cost: str = "info"
     eps: float = 0.15
     gamma_safe: float = 0.5
     tau_safe: float = 0.005
@@ -178,6 +181,7 @@ Settings = TypeVar("Settings", bound=Config)
 
 _CHOICES = {
     "recovery": ("model-based", "model-free", "q-sampling", "visual", "editor", "none"),
+    "cost": ("info", "termination", "none"),
     "encoder": ("fast", "published"),
     "planner_method": ("random", "cem", "icem", "mppi"),
     "bootstrap": ("task", "composite"),

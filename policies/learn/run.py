@@ -125,10 +125,10 @@ def prepare(
         raise LearnError(f"seeds {request.seeds}: give each once, and at least one")
     try:
         interface = world.interface(request.env)
-        envs = [world.make(request.env) for _ in (*request.seeds, "evaluation")]
+        chosen = _settings(request, saved)
+        envs = world.environments(request.env, chosen.cost, len(request.seeds) + 1)
     except ValueError as error:
         raise LearnError(str(error)) from None
-    chosen = _settings(request, saved)
     learner = Learner(request.algorithm, chosen, interface, request.seeds, request.device)
     run = Run(
         *(request, out, chosen, world, interface, Episodes(learner, envs[:-1]), envs[-1]),
