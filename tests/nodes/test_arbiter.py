@@ -271,3 +271,17 @@ def test_rules_that_the_shield_refuses_are_an_error_of_the_node(tmp_path: Path) 
 def test_an_unknown_request_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused, match="knows estop, reset, arm, disarm"):
         Flight(tmp_path).bench.ask("dance")
+
+
+def test_without_shield_critic_and_recovery_it_wakes_itself_and_decides_early(
+    tmp_path: Path,
+) -> None:
+    flight = Flight(tmp_path, armed=False, shield=False)
+    for _ in range(6):
+        flight.observe()
+        flight.propose()
+        flight.bench.pass_time(PERIOD - MS)
+    assert flight.status["armed"] and len(flight.commands) == 6
+    last = flight.commands[-1]
+    assert last.source == Source.TASK and last.reason == Reason.SHIELD_OFF
+    assert last.sent_ns - last.stamp_ns <= 0.4 * PERIOD
