@@ -102,26 +102,32 @@ def test_ranges_and_choices_are_of_settings_that_exist():
     assert set(config._RANGES) | set(config._CHOICES) <= known
 
 
-@pytest.mark.parametrize("preset", presets.NAMES)
-def test_presets_are_the_papers(preset):
+def test_the_published_preset_is_the_papers():
     table = {"maze": (0.5, 0.15, 15), "navigation1": (0.8, 0.3, 5), "navigation2": (0.65, 0.2, 5)}
     for env, (gamma_safe, eps, horizon) in table.items():
-        chosen = catalogue.settings("recovery-rl", env, preset)
+        chosen = catalogue.settings("recovery-rl", env, "published")
         assert (chosen.gamma_safe, chosen.eps, chosen.horizon) == (gamma_safe, eps, horizon)
+        assert catalogue.settings("recovery-rl", env).gamma_safe == gamma_safe
 
 
-def test_multipliers_are_the_papers():
+def test_published_multipliers_are_the_papers():
     """Table II: LR's nu, RP's penalty, RCPO's lambda; RSPO starts at twice LR's."""
     for env, (nu, penalty, weight) in {
         "navigation1": (5000, 1000, 1000), "navigation2": (1000, 3000, 5000), "maze": (100, 50, 50)
     }.items():  # fmt: skip
-        assert catalogue.settings("lr", env).nu == nu
-        assert catalogue.settings("sqrl", env).nu == nu
-        assert catalogue.settings("rspo", env).nu == 2 * nu
-        assert catalogue.settings("rp", env).penalty == penalty
-        assert catalogue.settings("rcpo", env).penalty == weight
+        wanted = {"lr": nu, "sqrl": nu, "rspo": 2 * nu}
+        for name, value in wanted.items():
+            assert catalogue.settings(name, env, "published").nu == value
+        assert catalogue.settings("rp", env, "published").penalty == penalty
+        assert catalogue.settings("rcpo", env, "published").penalty == weight
+    assert catalogue.settings("recovery-rl", "maze", "published").nu == 0
     assert catalogue.settings("lr", "maze", "published").nu_learning_rate == 0
     assert catalogue.settings("lr", "maze").nu_learning_rate > 0
+
+
+@pytest.mark.parametrize("env", registry.IDS)
+def test_rspo_starts_at_twice_the_multiplier_of_lr(env):
+    assert catalogue.settings("rspo", env).nu == 2 * catalogue.settings("lr", env).nu
 
 
 def test_names_stand_for_who_recovers():
