@@ -16,6 +16,8 @@ from safetypilot.policies.recovery import Plan, RecoveryConfig
 
 Array = NDArray[np.float32]
 
+_LOT = 125  # samples
+
 
 class NoDynamics:
     """In place of dynamics where nobody looks ahead: a planner of horizon 1 never asks it."""
@@ -29,8 +31,13 @@ class NoDynamics:
 
 
 def sampling(samples: int) -> RecoveryConfig:
-    """Q-sampling (arXiv 2010.15920, appendix): the least risky of N uniformly random actions."""
-    planner = PlannerConfig("random", 1, samples, elites=1, max_iterations=1)
+    """Q-sampling (arXiv 2010.15920, appendix): the least risky of N uniformly random actions.
+
+    They are drawn in lots, so that a critic of images, which is slow, judges as many as there is
+    time for.
+    """
+    lots = -(-samples // _LOT)
+    planner = PlannerConfig("random", 1, -(-samples // lots), elites=1, max_iterations=lots)
     return RecoveryConfig(planner, particles=1, action_penalty=0.0)
 
 
