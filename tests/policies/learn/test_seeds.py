@@ -20,12 +20,23 @@ OPTIONS = {
     "automatic_alpha": True, "learning_rate": 3e-3, "risk_learning_rate": 3e-3,
     "positive_fraction": 0.2, "bootstrap": "composite", "recovery_deviation": 0.1,
 }  # fmt: skip
-OWN = {"lr": {"nu": 7.0, "nu_learning_rate": 0.1}, "sqrl": {"nu": 7.0, "nu_learning_rate": 0.1},
-       "csc": {"nu": 7.0, "nu_learning_rate": 0.1, "conservative": 0.3},
-       "rspo": {"nu": 7.0, "episodes": 3}, "rp": {"penalty": 5.0},
-       "rcpo": {"penalty": 5.0, "penalty_learning_rate": 0.1},
-       "safety-editor": {"editor_weight": 0.7}}  # fmt: skip
+LAGRANGE = {"nu": 7.0, "nu_learning_rate": 0.1, "eps": 0.5}
+OWN = {
+    "lr": LAGRANGE,
+    "sqrl": LAGRANGE,
+    "csc": LAGRANGE | {"conservative": 0.3},
+    "rspo": {"nu": 7.0, "episodes": 3},
+    "rp": {"penalty": 5.0},
+    "rcpo": {"penalty": 5.0, "penalty_learning_rate": 0.1, "eps": 0.5},
+    "safety-editor": {"editor_weight": 0.7},
+}
 ROUNDS = 4
+MULTIPLIED = ("lr", "sqrl", "csc", "rspo", "rcpo")
+
+
+def multiplier(made):
+    algorithm = made.algorithm
+    return algorithm.multiplier.value if made.name == "rcpo" else algorithm.nu
 
 
 class Noise:
@@ -102,11 +113,11 @@ def test_one_update_of_three_seeds_is_three_updates_of_one(name, monkeypatch):
             for field, tensor in network.state_dict().items():
                 torch.testing.assert_close(tensor, wanted[field], atol=2e-6, rtol=1e-4)
         torch.testing.assert_close(made.sac.log_alpha, together.sac.log_alpha[index : index + 1])
-        nu = getattr(made.algorithm, "nu", None)
-        if nu is not None:
-            torch.testing.assert_close(nu, together.algorithm.nu[index : index + 1])
-            if name in OWN:
-                assert nu.item() != 7.0 or name == "rspo"
+        if name in MULTIPLIED:
+            value, wanted = multiplier(made), multiplier(together)[index : index + 1]
+            torch.testing.assert_close(value, wanted)
+    if name in MULTIPLIED:  # and seeds differ, so that mixing them would show
+        assert len(set(multiplier(together).tolist())) == len(SEEDS)
 
 
 def test_what_acts_and_judges_keeps_seeds_apart():
