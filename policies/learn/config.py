@@ -60,6 +60,7 @@ class Config:
         latent_steps: gradient steps on it, offline.
         latent_batch: stretches per step.
         latent_length: steps of a stretch, at least as many as it looks ahead, 5.
+        capture: on a GPU, record updates as CUDA graphs and replay them.
         batch: rows per update of the task policy and of Q_risk.
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
@@ -122,6 +123,7 @@ class Config:
     latent_steps: int = 1000
     latent_batch: int = 32
     latent_length: int = 5
+    capture: bool = True
     hidden: int = 64
     layers: int = 2
     batch: int = 128

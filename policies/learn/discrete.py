@@ -15,6 +15,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.categorical import (
     CategoricalActor,
@@ -90,7 +91,9 @@ def update(
     """
     target = bellman_target(sac, batch, config)
     values = sac.critic(batch.observation, batch.action)  # (S, K, B)
-    critic_loss = (values - target[:, None]).square().mean(dim=2).sum()
+    seeds, critics, rows = values.shape
+    wanted = target[:, None].expand(seeds, critics, rows)
+    critic_loss = F.mse_loss(values, wanted, reduction="sum") / rows
     sac.critic_optimiser.zero_grad()
     critic_loss.backward()
     sac.critic_optimiser.step()
@@ -103,9 +106,9 @@ def update(
             # Its multiplier follows what it saw last: let that be what the policy does.
             penalty(observation, sac.actor.sample(observation, generator)[0])
     probability, log = sac.actor.distribution(observation)
-    actor_loss = (probability * (sac.alpha[..., None] * log + cost)).sum(dim=-1).mean(dim=1).sum()
+    actor_loss = (probability * (sac.alpha[..., None] * log + cost)).sum() / rows
     sac.actor_optimiser.zero_grad()
-    actor_loss.backward(inputs=list(sac.actor.parameters()))
+    actor_loss.backward()
     sac.actor_optimiser.step()
 
     entropy = -(probability * log).detach().sum(dim=-1).mean(dim=1)  # (S,)
@@ -113,7 +116,6 @@ def update(
         sac.log_alpha.grad = entropy - config.choice_entropy * math.log(sac.actor.sizes.action)
         sac.alpha_optimiser.step()
     polyak(sac.target, sac.critic, config.tau)
-    seeds = len(target)
     return {
         "task/critic_loss": critic_loss.detach() / seeds,
         "task/actor_loss": actor_loss.detach() / seeds,

@@ -23,6 +23,7 @@ from safetypilot.models.images import latent_name
 from safetypilot.models.latent import LatentModel, LatentSizes
 from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
 from safetypilot.policies.learn import (
+    capture,
     catalogue,
     checkpoint,
     discrete,
@@ -75,11 +76,14 @@ class Learner:
             interface: names, units and limits of the plant.
             seeds: fix weights, batches and noise; each trains a policy of its own, side by side.
             device: where networks live: `cpu` or `cuda`.
+
+        Raises:
+            LearnError: there is no such device, or no such way to learn this plant.
         """
         self.config = config
         self.interface = interface
         self.seeds = tuple(seeds)
-        self.device = torch.device(device)
+        self.device = capture.usable(device)
         low, high = tuple(interface.action_low), tuple(interface.action_high)
         observations = observation_size(interface.observation_names)
         count = len(self.seeds)
@@ -104,7 +108,8 @@ class Learner:
             raise LearnError("recovery=visual knows no choices; use model-free or q-sampling")
         kinds = discrete.KINDS if self.discrete else (sac.Sac, risk.Risk, DynamicsEnsemble)
         task_kind, risk_kind, model_kind = kinds
-        with torch.random.fork_rng(devices=[]), torch.device(self.device):
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus), torch.device(self.device):
             torch.manual_seed(mixed(self.seeds))
             self.sac = task_kind(sizes, config)
             self.risk = risk_kind(risk_sizes, config)
@@ -129,6 +134,7 @@ class Learner:
         self.name = algorithm
         with torch.device(self.device):  # multipliers live where the losses do
             self.algorithm = catalogue.entry(algorithm).kind(config, parts)
+        self._prepare_updates()
         self.updates = 0
         self.dynamics_fitted = False
         self.scaled = self._pixels or not config.scale_observations
@@ -274,18 +280,23 @@ class Learner:
         rows = parts[0]
         if len(parts) > 1:
             rows = Transition(*(np.concatenate(pair, axis=1) for pair in zip(*parts, strict=True)))
-        batch = sac.TaskBatch.of(rows, self.device)
+        batch = sac.TaskBatch.of(rows, self._rows_device)
+        return self._task_step(batch) | self.algorithm.after_update(batch)
+
+    def _update_task(self, batch: sac.TaskBatch) -> sac.Metrics:
         algorithm = self.algorithm
         batch = batch._replace(reward=algorithm.reward(batch))
         update = discrete.update if self.discrete else sac.update
-        metrics = update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
-        return metrics | algorithm.after_update(batch)
+        return update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
 
     def update_risk(self) -> sac.Metrics:
         """One update of Q_risk, and of the recovery policy if it is used."""
-        config, algorithm = self.config, self.algorithm
+        config = self.config
         rows = self.risk_replay.sample(self.rng, config.batch, config.positive_fraction)
-        batch = risk.RiskBatch.of(rows, self.device)
+        return self._risk_step(risk.RiskBatch.of(rows, self._rows_device))
+
+    def _update_risk(self, batch: risk.RiskBatch) -> sac.Metrics:
+        config, algorithm = self.config, self.algorithm
         next_action: risk.NextAction = algorithm.sample
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
@@ -295,6 +306,14 @@ class Learner:
             if self.discrete:
                 recovery_loss = discrete.expected(recovery_loss)
         return risk.update(self.risk, batch, config, next_action, self.generator, recovery_loss)
+
+    def _prepare_updates(self) -> None:
+        """Choose between updates as they are and updates that are replayed."""
+        replayed = self.config.capture and self.device.type == "cuda"
+        where = self.device, self.generator, replayed
+        self._task_step = capture.captured(self._update_task, *where)
+        self._risk_step = capture.captured(self._update_risk, *where)
+        self._rows_device = torch.device("cpu") if replayed else self.device
 
     def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
         """Fit the ensemble of one seed to all its transitions."""
@@ -318,7 +337,10 @@ class Learner:
         Raises:
             LearnError: one is not finite, by name and update.
         """
-        values = {name: value.item() for name, value in metrics.items()}
+        tensors = metrics.values()
+        if tensors and self.device.type == "cuda":  # one transfer, not one for each
+            tensors = torch.stack([each.to(self.device).reshape(()) for each in tensors]).cpu()
+        values = {name: value.item() for name, value in zip(metrics, tensors, strict=True)}
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if bad:
             raise LearnError(
@@ -393,6 +415,7 @@ class Learner:
             "name": self.name,
             "rng": checkpoint.rng_state(self.rng),
             "generator": self.generator.get_state(),
+            "device": self.device.type,
         }
 
     def weights(self, index: int = 0) -> dict[str, Any]:
@@ -424,6 +447,8 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue bit for bit from `state`, or with new optimisers and data from `weights`.
 
+        On another kind of device than the state's, random numbers begin anew.
+
         Raises:
             LearnError: `state` is of another algorithm, or of networks of other sizes.
         """
@@ -443,11 +468,15 @@ class Learner:
             self.sac.log_alpha.copy_(state["log_alpha"])
         if whole:
             checkpoint.restore_rng(self.rng, state["rng"])
-            self.generator.set_state(state["generator"])
+            if state.get("device", "cpu") == self.device.type:
+                self.generator.set_state(state["generator"])
+            else:
+                self.generator.manual_seed(mixed((*self.seeds, int(state["updates"]))))
             self.algorithm.restore(state["algorithm"])
         self.updates = int(state["updates"])
         self.dynamics_fitted = bool(state["dynamics_fitted"])
         self.scaled = bool(state["scaled"])
+        self._prepare_updates()  # what was recorded has the old rates in it
 
     def save(self, path: Path | str) -> None:
         """Write everything to one file, atomically."""

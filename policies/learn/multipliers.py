@@ -78,11 +78,13 @@ class Pid:
         rise = (excess - self._last).clamp(min=0.0)
         self._last = excess.clone()
         value = proportional * excess + integral * self._integral + derivative * rise
-        self.value = value.clamp(0.0, self._highest)
+        self.value.copy_(value.clamp(0.0, self._highest))  # in place: a recorded update reads it
 
     def state(self) -> dict[str, Any]:
-        return {"integral": self._integral, "last": self._last, "value": self.value}
+        return {"integral": self._integral, "last": self._last, "value": self.value.clone()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._integral, self._last = state["integral"].clone(), state["last"].clone()
-        self.value = state["value"].clone()
+        where = self.value.device
+        self._integral = state["integral"].to(where, copy=True)
+        self._last = state["last"].to(where, copy=True)
+        self.value.copy_(state["value"])

@@ -81,10 +81,12 @@ class LiveEncoder:
 
     def __init__(self, visual: Visual) -> None:
         self._encoder = visual.model.encoder
+        self._device = _device(self._encoder)
 
     def run(self, **rows: Array) -> dict[str, Array]:
         with torch.no_grad():
-            latents: Array = self._encoder(_row(rows["observation"])[None])[0].cpu().numpy()
+            row = _row(rows["observation"], self._device)
+            latents: Array = self._encoder(row[None])[0].cpu().numpy()
         return {"latent": latents}
 
 
@@ -96,10 +98,12 @@ class LiveTransition:
 
     def __init__(self, visual: Visual) -> None:
         self._transition = visual.model.transition
+        self._device = _device(self._transition)
 
     def run(self, **rows: Array) -> dict[str, Array]:
         with torch.no_grad():
-            following = self._transition(_row(rows["observation"]), _row(rows["action"]))
+            inputs = (_row(rows[name], self._device) for name in ("observation", "action"))
+            following = self._transition(*inputs)
         return {"next_observation": following.cpu().numpy()}
 
 
@@ -108,12 +112,18 @@ class LiveLatentCritic:
 
     def __init__(self, critic: TwinCritic) -> None:
         self._critic = critic
+        self._device = _device(critic)
 
     def run(self, **rows: Array) -> dict[str, Array]:
         with torch.no_grad():
-            risk = self._critic.risk_of(_row(rows["observation"])[None], _row(rows["action"])[None])
+            inputs = (_row(rows[name], self._device)[None] for name in ("observation", "action"))
+            risk = self._critic.risk_of(*inputs)
         return {"risk": risk[0].cpu().numpy()}
 
 
-def _row(array: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+def _row(array: Array, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
