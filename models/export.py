@@ -26,13 +26,13 @@ from safetypilot.models.errors import ModelError
 from safetypilot.models.filtered import FilteredPolicy
 from safetypilot.models.latent import LatentEncoder, LatentTransition
 from safetypilot.models.networks import (
-    LOG_STD_RANGE,
     DynamicsEnsemble,
     GaussianActor,
     RecoveryActor,
     Scaling,
     TwinCritic,
 )
+from safetypilot.models.squashed import LOG_STD_RANGE
 from safetypilot.models.stacked import StackedMLP
 
 PARITY_TOLERANCE = 1e-5  # of the outputs' size; float32 rounding of folded layers stays below

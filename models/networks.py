@@ -22,10 +22,9 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.encoders import Encoder, EncoderSizes
 from safetypilot.models.latent import LatentEncoder, LatentSizes
-from safetypilot.models.squashed import squash
+from safetypilot.models.squashed import LOG_STD_RANGE, squash
 from safetypilot.models.stacked import StackedMLP
 
-LOG_STD_RANGE = (-20.0, 2.0)
 LOG_VARIANCE_RANGE = (-10.0, 0.5)  # first bounds of the dynamics' log-variance; they are learned
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -98,7 +97,7 @@ class Scaling(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
 
     def to_action(self, unit: Tensor) -> Tensor:
         """From [-1, 1] to the action box."""
-        return self.action_middle + self.action_half * unit
+        return torch.addcmul(self.action_middle, self.action_half, unit)
 
 
 class _Network(nn.Module):  # type: ignore[misc]
@@ -144,26 +143,24 @@ class GaussianActor(_Network):
         The density is that of the action scaled to [-1, 1], so a target entropy means the same
         whatever the units.
         """
-        return self._squashed(*self.distribution(observation), generator)
+        return self._squashed(self.network(self.encode(observation)), generator)
 
     def draw(
         self, observation: Tensor, count: int, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """N actions (S, N, A) and log-densities (S, N) in one observation each, (S, 1, O)."""
-        mean, log_std = (x.expand(-1, count, -1) for x in self.distribution(observation))
-        return self._squashed(mean, log_std, generator)
+        output = self.network(self.encode(observation))
+        return self._squashed(output.expand(-1, count, -1), generator)
 
-    def _squashed(
-        self, mean: Tensor, log_std: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        unit, density = squash(mean, log_std, noise)
-        return self.scaling.to_action(unit), density
+    def _squashed(self, output: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        shape = (*output.shape[:-1], self.sizes.action)
+        noise = torch.randn(shape, generator=generator, device=output.device)
+        return squash(output, noise, self.scaling.action_middle, self.scaling.action_half)
 
     def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation before squashing, (S, B, O) -> 2 x (S, B, A)."""
         mean, log_std = self.network(self.encode(observation)).chunk(2, dim=-1)
-        return mean, F.hardtanh(log_std, *LOG_STD_RANGE)  # a clamp whose gradient is one kernel
+        return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
 class TwinCritic(_Network):
@@ -195,11 +192,8 @@ class TwinCritic(_Network):
 
     def logits_of(self, features: Tensor, action: Tensor) -> Tensor:
         """The same from features (S, B, F), where they are known already."""
-        x = torch.cat((features, self.scaling.action(action)), dim=-1)
-        seeds, batch, width = x.shape
-        x = x[:, None].expand(seeds, self.critics, batch, width).reshape(-1, batch, width)
-        output: Tensor = self.network(x).view(seeds, self.critics, batch)
-        return output
+        output: Tensor = self.network(features, self.scaling.action(action))
+        return output.view(self.sizes.seeds, self.critics, -1)
 
     def risk(self, observation: Tensor, action: Tensor) -> Tensor:
         """The larger of the twins, (S, B): what the shield compares with eps."""

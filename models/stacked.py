@@ -66,9 +66,14 @@ class StackedMLP(nn.Module):  # type: ignore[misc]  # torch is not followed by m
         count = len(self.sizes) - 1
         return [(getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}")) for i in range(count)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, B, in) -> (N, B, out)."""
-        output: Tensor = _Stacked.apply(x, self.activation, *self._parameters.values())
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Each a part of the input, side by side: (M, B, in_1), (M, B, in_2), ... -> (N, B, out).
+
+        With fewer rows of members than networks, M < N, neighbours share theirs: N / M critics see
+        the same observations.
+        """
+        layers = self._parameters.values()
+        output: Tensor = _Stacked.apply(self.activation, len(parts), *parts, *layers)
         return output
 
 
@@ -76,44 +81,60 @@ class _Stacked(torch.autograd.Function):  # type: ignore[misc]
     """All layers as one node of the graph: fewer tensors, nothing computed that nobody wants.
 
     Autograd's own would be right, too. This overwrites activations and gradients in place, and
-    skips the products for the weights where only the input's gradient is wanted (a third of a
-    critic's pass under an actor).
+    leaves out products that nobody asked for: for the weights under an actor, for the observation
+    beside its action.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: str, *parameters: Tensor) -> Tensor:
-        """x (N, B, in), then weight (N, in, out) and bias (N, 1, out) of each layer."""
+    def forward(ctx: Any, activation: str, count: int, *tensors: Tensor) -> Tensor:
+        """`count` parts of the input, then weight and bias of each layer."""
+        parts, weights, biases = tensors[:count], tensors[count::2], tensors[count + 1 :: 2]
+        x = parts[0] if count == 1 else torch.cat(parts, dim=-1)
+        members, (given, rows, width) = len(weights[0]), x.shape
+        if given < members:
+            x = x[:, None].expand(given, members // given, rows, width)
+            x = x.reshape(members, rows, width)
         act, _, keeps_output = ACTIVATIONS[activation]
-        weights, biases = parameters[::2], parameters[1::2]
         inputs, kept = [x], []
         for weight, bias in zip(weights[:-1], biases, strict=False):
             before = torch.baddbmm(bias, x, weight)
             x = act(before)
             inputs.append(x)
             kept.append(x if keeps_output else before)
-        ctx.activation = activation
+        ctx.activation, ctx.given = activation, given
+        ctx.widths = [part.shape[-1] for part in parts]
         ctx.save_for_backward(*inputs, *kept, *weights)
         return torch.baddbmm(biases[-1], x, weights[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, of the activation's name (none), and of each parameter."""
+        """Gradients of the arguments of `forward`, where wanted."""
         refuse_second_derivative()
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad
-        depth = (len(saved) + 1) // 3
+        depth, first = (len(saved) + 1) // 3, 2 + len(ctx.widths)
         inputs, kept, weights = saved[:depth], saved[depth : 2 * depth - 1], saved[2 * depth - 1 :]
         of_activation = ACTIVATIONS[ctx.activation][1]
         found: list[Tensor | None] = [None] * len(needed)
         for layer in range(depth - 1, -1, -1):
-            if needed[2 + 2 * layer]:
-                found[2 + 2 * layer] = _weight_gradient(inputs[layer], gradient)
-            if needed[3 + 2 * layer]:
-                found[3 + 2 * layer] = gradient.sum(1, True)
+            if needed[first + 2 * layer]:
+                found[first + 2 * layer] = _weight_gradient(inputs[layer], gradient)
+            if needed[first + 2 * layer + 1]:
+                found[first + 2 * layer + 1] = gradient.sum(1, True)
             if layer > 0:
                 gradient = of_activation(torch.bmm(gradient, weights[layer].mT), kept[layer - 1])
-            elif needed[0]:
-                found[0] = torch.bmm(gradient, weights[0].mT)
+        start = 0
+        for part, width in enumerate(ctx.widths, 2):
+            if needed[part]:
+                mine = torch.bmm(gradient, weights[0][:, start : start + width].mT)
+                found[part] = mine if len(mine) == ctx.given else _over_members(mine, ctx.given)
+            start += width
         return tuple(found)
+
+
+def _over_members(gradient: Tensor, given: int) -> Tensor:
+    """The sum over those that shared an input, (N, B, in) -> (M, B, in)."""
+    total: Tensor = gradient.view(given, -1, *gradient.shape[1:]).sum(1)
+    return total
 
 
 def refuse_second_derivative() -> None:

@@ -100,7 +100,25 @@ def test_neither_the_input_nor_what_comes_from_above_is_overwritten():
     assert torch.equal(gradient, copy)
 
 
-def test_an_input_shared_by_all_members_may_be_a_view_that_repeats():
+def test_neighbours_share_an_input_that_comes_in_parts():
+    network = stack(members=6)
+    first, second = torch.randn(2, 4, 2).double(), torch.randn(2, 4, 3).double()
+    whole = torch.cat((first, second), dim=-1).repeat_interleave(3, dim=0).requires_grad_()
+    wanted = network(whole)
+    seen = torch.randn_like(wanted)
+    wanted.backward(seen)
+    gradients = [value.grad.clone() for value in network.parameters()]
+    network.zero_grad()
+    second.requires_grad_()
+    output = network(first, second)
+    assert torch.equal(output, wanted)
+    output.backward(seen)
+    assert torch.allclose(second.grad, whole.grad.view(2, 3, 4, 5).sum(1)[..., 2:])
+    for value, gradient in zip(network.parameters(), gradients, strict=True):
+        assert torch.allclose(value.grad, gradient)
+
+
+def test_an_input_may_be_a_view_that_repeats():
     network = stack()
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     network(x.expand(3, 4, 5)).sum().backward()
