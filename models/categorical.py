@@ -20,8 +20,8 @@ _TINY = torch.finfo(torch.float32).tiny
 
 def one_hot(preferences: Tensor) -> Tensor:
     """1 at the largest of the preferences (..., n), the first of equals; 0 elsewhere."""
-    largest = preferences.argmax(dim=-1)
-    return F.one_hot(largest, preferences.shape[-1]).to(preferences.dtype)
+    largest = preferences.argmax(dim=-1, keepdim=True)
+    return torch.zeros_like(preferences).scatter_(-1, largest, 1.0)
 
 
 class CategoricalActor(GaussianActor):
