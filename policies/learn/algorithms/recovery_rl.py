@@ -15,6 +15,7 @@ it also pays for risk as in LR.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class RecoverySettings(SqrlSettings):
     samples: proposals to choose from; 0 proposes the first, as published.
     nu: LR's multiplier at first, in units of reward; 0 leaves the task policy free, as published.
     """
+
+    LEAST: ClassVar[int] = 0
 
     recovery: str = "model-based"
     samples: int = 0

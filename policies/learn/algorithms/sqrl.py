@@ -7,6 +7,7 @@ chosen in proportion to its density; if none is allowed, the least risky.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from safetypilot.models.filtered import FilteredPolicy
 from safetypilot.models.networks import member
 from safetypilot.policies.learn.algorithms import filtering
 from safetypilot.policies.learn.algorithms.lr import LagrangianRelaxation, LrSettings
+from safetypilot.policies.learn.errors import LearnError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,15 @@ class SqrlSettings(LrSettings):
     samples: actions that are drawn and filtered.
     """
 
+    LEAST: ClassVar[int] = 1
+
     samples: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse a filter that has nothing to choose from."""
+        super().__post_init__()
+        if self.samples < self.LEAST:
+            raise LearnError(f"samples is {self.samples}; it must be at least {self.LEAST}")
 
 
 class Sqrl(LagrangianRelaxation):

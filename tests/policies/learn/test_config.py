@@ -64,6 +64,13 @@ def test_settings_of_an_algorithm_are_not_those_of_another():
     assert with_settings(catalogue.settings("rspo", "maze"), {"nu_end": "1"}).nu_end == 1.0
 
 
+@pytest.mark.parametrize("name", ["sqrl", "csc"])
+def test_a_filter_needs_something_to_choose_from(name):
+    with pytest.raises(LearnError, match="samples is 0; it must be at least 1"):
+        with_settings(catalogue.settings(name, "maze"), {"samples": "0"})
+    assert catalogue.settings("recovery-rl", "maze", "published").samples == 0
+
+
 # --- presets ---
 
 
