@@ -49,6 +49,7 @@ class Config:
         task_demos: part of each task batch that comes from the offline transitions.
         demo_size: of demonstrations to take that part from, in transitions; 0 takes it from the
             offline transitions.
+        cloning: weight of staying near what demonstrations do, in the actor's loss; see `cloning`.
         relabel: store the proposed action for the task critic, not the executed one.
         both_transitions: where recovery acted, store the executed one for it as well.
         timeout_terminates: take the end of the clock for the end of the task, as the original did
@@ -112,6 +113,7 @@ class Config:
     choice_entropy: float = 0.4
     task_demos: float = 0.0
     demo_size: int = 0
+    cloning: float = 0.0
     relabel: bool = True
     both_transitions: bool = False
     timeout_terminates: bool = False
@@ -201,7 +203,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "choice_entropy": (0.0, 1.0),
     "positive_fraction": (0.0, 0.9),
     "latent_length": (5, 1000),
-    "conservative": (0.0, 1e6),
+    **dict.fromkeys(("conservative", "cloning"), (0.0, 1e6)),
     "recovery_deviation": (0.0, 10.0),
     **dict.fromkeys(("learning_rate", "risk_learning_rate", "dynamics_learning_rate"), (0.0, 1.0)),
     **dict.fromkeys(

@@ -26,6 +26,7 @@ from safetypilot.policies.learn import (
     capture,
     catalogue,
     checkpoint,
+    cloning,
     discrete,
     dynamics,
     offline,
@@ -281,13 +282,20 @@ class Learner:
         if len(parts) > 1:
             rows = Transition(*(np.concatenate(pair, axis=1) for pair in zip(*parts, strict=True)))
         batch = sac.TaskBatch.of(rows, self._rows_device)
+        batch.demonstrated[:, :demos] = 1.0
         return self._task_step(batch) | self.algorithm.after_update(batch)
 
     def _update_task(self, batch: sac.TaskBatch) -> sac.Metrics:
         algorithm = self.algorithm
         batch = batch._replace(reward=algorithm.reward(batch))
-        update = discrete.update if self.discrete else sac.update
-        return update(self.sac, batch, self.config, self.generator, algorithm.actor_penalty)
+        if self.discrete:
+            return discrete.update(
+                self.sac, batch, self.config, self.generator, algorithm.actor_penalty
+            )
+        penalty = algorithm.actor_penalty
+        if self.config.cloning > 0:
+            penalty = cloning.beside(penalty, self.sac, batch, self.config.cloning)
+        return sac.update(self.sac, batch, self.config, self.generator, penalty)
 
     def update_risk(self) -> sac.Metrics:
         """One update of Q_risk, and of the recovery policy if it is used."""

@@ -42,6 +42,7 @@ class TaskBatch(NamedTuple):
     cost: Tensor  # (S, B)
     next_observation: Tensor  # (S, B, O)
     terminated: Tensor  # (S, B), 1 where nothing follows; a time-out is not termination
+    demonstrated: Tensor  # (S, B), 1 where somebody showed how
 
     @classmethod
     def of(cls, rows: Transition, device: torch.device | str = "cpu") -> TaskBatch:
@@ -53,6 +54,7 @@ class TaskBatch(NamedTuple):
             tensor(rows.cost, device),
             tensor(rows.next_observation, device),
             tensor(rows.terminated, device),
+            torch.zeros(rows.cost.shape, device=device),
         )
 
 

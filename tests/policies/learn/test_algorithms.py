@@ -51,7 +51,9 @@ def sigmoid(x):
 def batch(actions=(0.5, -0.5), rewards=(-1.0, 2.0), costs=(0.0, 1.0)):
     rows = torch.zeros(1, len(actions), 1)
     column = [torch.tensor([values]) for values in (actions, rewards, costs)]
-    return TaskBatch(rows, column[0][..., None], column[1], column[2], rows, column[2])
+    return TaskBatch(
+        *(rows, column[0][..., None], column[1], column[2], rows, column[2], 0 * column[2])
+    )
 
 
 # --- rewards ---
