@@ -153,6 +153,34 @@ _PUBLISHED_TASKS: dict[str, dict[str, Any]] = {
     },
     "navigation1": {"eps": 0.3, "gamma_safe": 0.8},
     "navigation2": {"eps": 0.2, "gamma_safe": 0.65},
+    "image-maze": {
+        "eps": 0.1,
+        "gamma_safe": 0.65,
+        "encoder": "published",
+        "offline_size": 20_000,
+        "offline_updates": 30_000,
+        "timeout_terminates": True,
+        "recovery_deviation": 3.3,  # 1.0 in physical units, for a box of 0.3
+        "horizon": 10,
+    },
+    "extraction": {"eps": 0.35, "gamma_safe": 0.85},
+    "extraction-dynamic": {"eps": 0.25, "gamma_safe": 0.85},
+    "ant-no-bonus": {"eps": 0.2, "gamma_safe": 0.6},
+    "cheetah-no-flip": {"eps": 0.2, "gamma_safe": 0.5},
+    "hopper-no-bonus": {"eps": 0.3, "gamma_safe": 0.6},
+    "humanoid-no-bonus": {"eps": 0.4, "gamma_safe": 0.6},
+}
+_PUBLISHED_EXTRACTION: dict[str, Any] = {
+    "positive_fraction": 0.3,
+    "tau": 0.0002,
+    "capacity": 100_000,
+    "horizon": 15,
+    "recovery_deviation": 5.0,  # 0.1 in physical units, for a box of 0.02
+    "demo_size": 1_000,
+    "task_demos": 0.5,
+    "task_offline_updates": 3_000,
+    "offline_size": 20_000,
+    "dynamics_update_episodes": 20,
 }
 _PUBLISHED_NAVIGATION: dict[str, Any] = {
     "positive_fraction": 0.0,
@@ -203,6 +231,8 @@ def settings(kind: type[Config], algorithm: str, env: str, preset: str = "defaul
         values = _PUBLISHED | _PUBLISHED_TASKS.get(task, {})
         if task.startswith("navigation"):
             values |= _PUBLISHED_NAVIGATION
+        elif task.startswith("extraction"):
+            values |= _PUBLISHED_EXTRACTION
     else:
         values = dict(_TASKS.get(task, {}))
     values |= _multiplier(algorithm, task, preset)
