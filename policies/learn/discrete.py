@@ -107,6 +107,9 @@ def update(
             penalty(observation, sac.actor.sample(observation, generator)[0])
     probability, log = sac.actor.distribution(observation)
     actor_loss = (probability * (sac.alpha[..., None] * log + cost)).sum() / rows
+    if config.cloning > 0:  # as `cloning`, with the cross-entropy of what was demonstrated
+        missed = -(batch.action * log).sum(dim=-1) * batch.demonstrated
+        actor_loss = actor_loss + config.cloning * missed.sum() / rows
     sac.actor_optimiser.zero_grad()
     actor_loss.backward()
     sac.actor_optimiser.step()
