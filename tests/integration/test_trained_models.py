@@ -139,8 +139,8 @@ def test_files_are_given_one_by_one_too(train: Train, tmp_path: Path) -> None:
 def test_a_model_of_another_environment_is_refused_before_anything_flies(
     train: Train, tmp_path: Path
 ) -> None:
-    run = train("sac", "reach")
-    command = [*SAFETYPILOT, "launch", "maze", f"run={run}", "--clock", "lockstep"]
+    policy = train("sac", "reach") / "models" / "trained.onnx"
+    command = [*SAFETYPILOT, "launch", "maze", f"policy={policy}", "--clock", "lockstep"]
     done = subprocess.run(
         [*command, "--in-process", "--episodes", "1", "--out", str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=100,
