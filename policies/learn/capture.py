@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from safetypilot.policies.learn.errors import LearnError
+from safetypilot.policies.learn.recorded import Recorded
 
 Metrics = dict[str, Tensor]
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
@@ -131,5 +132,7 @@ def captured(
     generator: torch.Generator,
     wanted: bool = True,
 ) -> Callable[[Batch], Metrics]:
-    """The update itself, or on a GPU, if wanted, one that is replayed."""
-    return Captured(update, device, generator) if wanted and device.type == "cuda" else update
+    """The update itself, or, if wanted, one that is replayed: as a graph on a GPU, else as code."""
+    if not wanted:
+        return update
+    return Captured(update, device, generator) if device.type == "cuda" else Recorded(update)

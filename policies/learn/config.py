@@ -61,7 +61,9 @@ class Config:
         latent_steps: gradient steps on it, offline.
         latent_batch: stretches per step.
         latent_length: steps of a stretch, at least as many as it looks ahead, 5.
-        capture: on a GPU, record updates as CUDA graphs and replay them.
+        capture: record updates and replay them, on a GPU as CUDA graphs, else as straight code.
+        precision: of matrix products while learning: `fp32`, or `bf16`, quicker where the machine
+            has units for it.
         batch: rows per update of the task policy and of Q_risk.
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
@@ -126,6 +128,7 @@ class Config:
     latent_batch: int = 32
     latent_length: int = 5
     capture: bool = True
+    precision: str = "fp32"
     hidden: int = 64
     layers: int = 2
     batch: int = 128
@@ -189,6 +192,7 @@ _CHOICES = {
     "encoder": ("fast", "published"),
     "planner_method": ("random", "cem", "icem", "mppi"),
     "bootstrap": ("task", "composite"),
+    "precision": ("fp32", "bf16"),
     "risk_loss": ("cross-entropy", "squared"),
 }
 _AT_MOST = (("batch", "capacity"), ("planner_elites", "planner_population"))

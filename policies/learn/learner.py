@@ -37,6 +37,7 @@ from safetypilot.policies.learn.algorithms.base import Parts
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.optimiser import Adam
+from safetypilot.policies.learn.precision import matrix_products
 from safetypilot.policies.learn.replay import Array, Replay, Transition
 from safetypilot.policies.learn.seeds import mixed
 from safetypilot.policies.learn.visual import Visual
@@ -283,7 +284,8 @@ class Learner:
             rows = Transition(*(np.concatenate(pair, axis=1) for pair in zip(*parts, strict=True)))
         batch = sac.TaskBatch.of(rows, self._rows_device)
         batch.demonstrated[:, :demos] = 1.0
-        return self._task_step(batch) | self.algorithm.after_update(batch)
+        with matrix_products(self.config.precision):
+            return self._task_step(batch) | self.algorithm.after_update(batch)
 
     def _update_task(self, batch: sac.TaskBatch) -> sac.Metrics:
         algorithm = self.algorithm
@@ -301,7 +303,8 @@ class Learner:
         """One update of Q_risk, and of the recovery policy if it is used."""
         config = self.config
         rows = self.risk_replay.sample(self.rng, config.batch, config.positive_fraction)
-        return self._risk_step(risk.RiskBatch.of(rows, self._rows_device))
+        with matrix_products(config.precision):
+            return self._risk_step(risk.RiskBatch.of(rows, self._rows_device))
 
     def _update_risk(self, batch: risk.RiskBatch) -> sac.Metrics:
         config, algorithm = self.config, self.algorithm
@@ -317,11 +320,10 @@ class Learner:
 
     def _prepare_updates(self) -> None:
         """Choose between updates as they are and updates that are replayed."""
-        replayed = self.config.capture and self.device.type == "cuda"
-        where = self.device, self.generator, replayed
+        where = self.device, self.generator, self.config.capture
         self._task_step = capture.captured(self._update_task, *where)
         self._risk_step = capture.captured(self._update_risk, *where)
-        self._rows_device = torch.device("cpu") if replayed else self.device
+        self._rows_device = torch.device("cpu") if self.config.capture else self.device
 
     def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
         """Fit the ensemble of one seed to all its transitions."""

@@ -41,7 +41,7 @@ class LagrangianRelaxation(Algorithm):
         super().__init__(config, parts)
         self.multiplier = DualGradient(config.nu, config.nu_learning_rate, parts.seeds)
         self.actor_penalty = self._penalty if config.nu > 0 else None
-        self._excess = torch.zeros(parts.seeds)
+        self._excess = torch.zeros_like(parts.sac.log_alpha)  # in place, for `recorded`
 
     @property
     def nu(self) -> Tensor:
@@ -52,7 +52,7 @@ class LagrangianRelaxation(Algorithm):
         critic = self.parts.risk.critic
         with frozen(critic):
             excess = critic.risk(observation, action) - self.config.eps
-        self._excess = excess.detach().mean(dim=1)
+        self._excess.copy_(excess.detach().mean(dim=1))
         # the critics' values are of scaled rewards, so what competes with them is scaled alike
         return self.config.reward_scale * self.nu[:, None] * excess
 

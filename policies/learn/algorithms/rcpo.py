@@ -39,12 +39,12 @@ class Rcpo(Algorithm):
     def __init__(self, config: RcpoSettings, parts: Parts) -> None:
         super().__init__(config, parts)
         self.multiplier = DualGradient(config.penalty, config.penalty_learning_rate, parts.seeds)
-        self._risk = torch.zeros(parts.seeds)
+        self._risk = torch.zeros_like(parts.sac.log_alpha)  # in place, for `recorded`
 
     def reward(self, batch: TaskBatch) -> Tensor:
         with torch.no_grad():
             risk = self.parts.risk.critic.risk(batch.observation, batch.action)
-        self._risk = risk.mean(dim=1)
+        self._risk.copy_(risk.mean(dim=1))
         return batch.reward - self.multiplier.value[:, None] * risk
 
     def after_update(self, batch: TaskBatch) -> Metrics:

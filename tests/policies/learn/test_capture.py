@@ -14,6 +14,7 @@ from safetypilot.policies.learn.catalogue import ALGORITHMS
 from safetypilot.policies.learn.config import Config
 from safetypilot.policies.learn.errors import LearnError
 from safetypilot.policies.learn.learner import Learner
+from safetypilot.policies.learn.recorded import Recorded
 
 SIZES = Sizes(2, (-1.0, -1.0), (1.0, 1.0), (16,))
 CONFIG = Config(hidden=16, layers=1, automatic_alpha=True)
@@ -70,23 +71,26 @@ def test_each_call_is_one_update_from_the_first_on():
     assert len(seen) == capture.WARM_UP + 1  # nothing of Python's runs in a replay
 
 
-def test_on_a_cpu_the_update_is_left_alone():
+def test_what_replays_an_update_is_up_to_the_device():
     def update(batch):
         return {}
 
-    assert capture.captured(update, CPU, generator()) is update
-    gpu = torch.device("cuda")
+    cpu, gpu = CPU, torch.device("cuda")
+    assert isinstance(capture.captured(update, cpu, generator()), Recorded)
     assert isinstance(capture.captured(update, gpu, generator()), capture.Captured)
-    assert capture.captured(update, gpu, generator(), wanted=False) is update
-    made = learner("lr")
+    for device in (cpu, gpu):
+        assert capture.captured(update, device, generator(), wanted=False) is update
+    made = learner("lr", capture=False)
     assert made._task_step == made._update_task
     assert made._risk_step == made._update_risk
 
 
 @pytest.mark.parametrize("name", VECTORS)
 @pytest.mark.parametrize("choices", [False, True])
-def test_every_algorithm_can_be_captured(name, choices, monkeypatch):
+@pytest.mark.parametrize("how", [taped, capture.captured])
+def test_every_algorithm_can_be_captured(name, choices, how, monkeypatch):
     """All that outlasts an update is changed in place, and nothing in it waits for the device."""
+    monkeypatch.setattr(capture, "captured", lambda update, *_: update)
 
     def run():
         make, met = (choosing, fill_choices) if choices else (learner, fill)
@@ -99,7 +103,7 @@ def test_every_algorithm_can_be_captured(name, choices, monkeypatch):
         return made, metrics, again
 
     plain, *wanted = run()
-    monkeypatch.setattr(capture, "captured", taped)
+    monkeypatch.setattr(capture, "captured", how)
     other, *found = run()
     assert found == wanted
     for key, network in plain._networks().items():

@@ -19,6 +19,7 @@ SEEDS = (5, 6, 7)
 OPTIONS = {
     "automatic_alpha": True, "learning_rate": 3e-3, "risk_learning_rate": 3e-3,
     "positive_fraction": 0.2, "bootstrap": "composite", "recovery_deviation": 0.1,
+    "capture": False,  # for `Noise`, which a recording would not ask again
 }  # fmt: skip
 LAGRANGE = {"nu": 7.0, "nu_learning_rate": 0.1, "eps": 0.5}
 OWN = {
