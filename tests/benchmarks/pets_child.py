@@ -4,6 +4,7 @@ Reads lines `plan COUNT` and answers each with the thread's and the clock's mill
 Imports nothing of ours, so that any Python that has mbrl and torch can run it.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -72,7 +73,7 @@ def critic() -> torch.nn.Module:
     """One of the twins of Q_risk."""
     widths = (OBSERVATIONS + ACTIONS, CRITIC, CRITIC)
     layers: list[torch.nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers, torch.nn.Linear(CRITIC, 1)).requires_grad_(False)
 
