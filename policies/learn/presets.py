@@ -118,10 +118,13 @@ _CARTPOLE: dict[str, Any] = {
     "reward_scale": 0.1,
     "steps": 15_000,
     "episodes": 1_000_000,
+    "nu": 10.0,
+    "penalty": 10.0,
 }
 
+# environments of others
+_FOREIGN: dict[str, dict[str, Any]] = {"CartPole-v1": _CARTPOLE}
 _TASKS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": _CARTPOLE,
     "maze": _MAZE,
     "image-maze": _IMAGE_MAZE,
     "extraction": _EXTRACTION,
@@ -207,7 +210,6 @@ _PUBLISHED_NAVIGATION: dict[str, Any] = {
 # Table II of the paper and its scripts: LR's nu (SQRL's and CSC's too; RSPO starts at twice),
 # RP's penalty, RCPO's lambda, all in units of reward.
 _MULTIPLIERS: dict[str, tuple[float, float, float]] = {
-    "CartPole-v1": (10.0, 10.0, 10.0),
     "navigation1": (5000.0, 1000.0, 1000.0),
     "navigation2": (1000.0, 3000.0, 5000.0),
     "maze": (100.0, 50.0, 50.0),
@@ -249,7 +251,7 @@ def settings(kind: type[Config], algorithm: str, env: str, preset: str = "defaul
         elif task.startswith("extraction"):
             values |= _PUBLISHED_EXTRACTION
     else:
-        values = dict(_TASKS.get(task, {}))
+        values = dict((_FOREIGN | _TASKS).get(task, {}))
     values |= _multiplier(algorithm, task, preset)
     known = set(kind.__dataclass_fields__)
     return kind(**{name: value for name, value in values.items() if name in known})
