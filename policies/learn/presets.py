@@ -71,22 +71,29 @@ _IMAGE_MAZE: dict[str, Any] = {
     "checkpoint_every": 100,
 }
 
-# Object Extraction: gamma_safe and eps of the model-based variant in the paper's Table II; the
-# demonstrations and the updates on them before the first episode as in the scripts.
+# Object Extraction: gamma_safe and eps of the model-based variant in the paper's Table II, a
+# thousand rows of demonstrations as in the scripts. The reward says nothing before the box is up:
+# without staying near the demonstrations nothing was learned in 150 episodes, and with a usual
+# target entropy the hand is too shaky for the gap of a centimetre (seeds 10 to 12).
 _EXTRACTION: dict[str, Any] = {
     "gamma_safe": 0.85,
     "eps": 0.35,
     "horizon": 5,
+    "hidden": 128,
+    "learning_rate": 1e-3,
     "automatic_alpha": True,
-    "alpha": 0.05,
+    "alpha": 0.01,
+    "target_entropy": -3.0,
     "demo_size": 1_000,
     "task_demos": 0.5,
-    "task_offline_updates": 3_000,
-    "offline_size": 20_000,
+    "cloning": 300.0,
+    "task_offline_updates": 6_000,
+    "offline_size": 5_000,
+    "offline_updates": 4_000,
     "dynamics_hidden": 128,
     "dynamics_epochs": 20,
     "dynamics_update_episodes": 20,
-    "episodes": 300,
+    "episodes": 150,
 }
 
 # The walkers without bonus: published multipliers with LR and RCPO alone, and sizes usual for them.
@@ -226,7 +233,11 @@ _MULTIPLIERS: dict[str, tuple[float, float, float]] = {
 
 # Where half of each batch is a demonstration, the published multipliers of the maze leave every
 # policy standing where it is: LR's 100 weighs more than the whole way to the goal.
-_DEFAULT_MULTIPLIERS = _MULTIPLIERS | {"maze": (2.0, 50.0, 2.0)}
+_DEFAULT_MULTIPLIERS = _MULTIPLIERS | {
+    "maze": (2.0, 50.0, 2.0),
+    "extraction": (5.0, 50.0, 5.0),
+    "extraction-dynamic": (5.0, 25.0, 5.0),
+}
 
 
 def settings(kind: type[Config], algorithm: str, env: str, preset: str = "default") -> Config:
@@ -268,7 +279,7 @@ def _multiplier(algorithm: str, task: str, preset: str) -> dict[str, Any]:
     if algorithm in ("lr", "sqrl", "csc"):
         return {"nu": nu} | ({"nu_learning_rate": 0.0} if preset == "published" else {})
     if algorithm.startswith("recovery-rl") and preset == "default":
-        return {"nu": nu}
+        return {} if task.startswith("extraction") else {"nu": nu}
     return {"rp": {"penalty": penalty}, "rcpo": {"penalty": weight}}.get(algorithm, {})
 
 
