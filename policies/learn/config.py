@@ -67,6 +67,8 @@ class Config:
         batch: rows per update of the task policy and of Q_risk.
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
+        recovery_every: updates of Q_risk to one of the recovery policy; 1 as published. 2, as in
+            TD3 (arXiv 1802.09477), saves a fifth of the cost.
         start_steps: uniformly random proposals at first, also through the shield.
         offline: learn from offline transitions first; off is an ablation.
         online: go on learning risk and dynamics during the episodes; off is an ablation.
@@ -135,6 +137,7 @@ class Config:
     capacity: int = 200_000
     updates_per_step: int = 1
     risk_updates_per_step: int = 1
+    recovery_every: int = 1
     start_steps: int = 100
 
     offline: bool = True
@@ -223,7 +226,7 @@ _RANGES: dict[str, tuple[float, float]] = {
                 "latent_batch",
             ),
             *("dynamics_hidden", "dynamics_layers", "dynamics_batch", "dynamics_update_episodes"),
-            *("evaluate_every", "checkpoint_every", "episodes"),
+            *("evaluate_every", "checkpoint_every", "episodes", "recovery_every"),
         ),
         (1, _MANY),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ class Learner:
             self.algorithm = catalogue.entry(algorithm).kind(config, parts)
         self._prepare_updates()
         self.updates = 0
+        self.risk_updates = 0
         self.dynamics_fitted = False
         self.scaled = self._pixels or not config.scale_observations
 
@@ -300,19 +302,22 @@ class Learner:
         return sac.update(self.sac, batch, self.config, self.generator, penalty)
 
     def update_risk(self) -> sac.Metrics:
-        """One update of Q_risk, and of the recovery policy if it is used."""
+        """One update of Q_risk, and of the recovery policy if it is used and its turn has come."""
         config = self.config
+        due = self.trains_recovery and self.risk_updates % config.recovery_every == 0
+        self.risk_updates += 1
         rows = self.risk_replay.sample(self.rng, config.batch, config.positive_fraction)
         with matrix_products(config.precision):
-            return self._risk_step(risk.RiskBatch.of(rows, self._rows_device))
+            step = self._risk_step if due else self._critic_step
+            return step(risk.RiskBatch.of(rows, self._rows_device))
 
-    def _update_risk(self, batch: risk.RiskBatch) -> sac.Metrics:
+    def _update_risk(self, batch: risk.RiskBatch, recovery: bool = True) -> sac.Metrics:
         config, algorithm = self.config, self.algorithm
         next_action: risk.NextAction = algorithm.sample
         if config.bootstrap == "composite":
             next_action = risk.composite(self.risk, next_action, config, self.generator)
         recovery_loss: risk.RecoveryLoss | None = None
-        if self.trains_recovery:
+        if recovery:
             recovery_loss = algorithm.recovery_loss
             if self.discrete:
                 recovery_loss = discrete.expected(recovery_loss)
@@ -323,6 +328,8 @@ class Learner:
         where = self.device, self.generator, self.config.capture
         self._task_step = capture.captured(self._update_task, *where)
         self._risk_step = capture.captured(self._update_risk, *where)
+        alone = partial(self._update_risk, recovery=False)
+        self._critic_step = capture.captured(alone, *where)
         self._rows_device = torch.device("cpu") if self.config.capture else self.device
 
     def fit_dynamics(self, epochs: int, index: int = 0) -> dict[str, float]:
@@ -450,6 +457,7 @@ class Learner:
             "log_alpha": self.sac.log_alpha.detach().clone(),
             "algorithm": self.algorithm.state(),
             "updates": self.updates,
+            "risk_updates": self.risk_updates,
             "dynamics_fitted": self.dynamics_fitted,
             "scaled": self.scaled,
         }
@@ -484,6 +492,7 @@ class Learner:
                 self.generator.manual_seed(mixed((*self.seeds, int(state["updates"]))))
             self.algorithm.restore(state["algorithm"])
         self.updates = int(state["updates"])
+        self.risk_updates = int(state.get("risk_updates", 0))
         self.dynamics_fitted = bool(state["dynamics_fitted"])
         self.scaled = bool(state["scaled"])
         self._prepare_updates()  # what was recorded has the old rates in it

@@ -53,4 +53,4 @@ def interleaved(
 def ratio(slow: Timed, fast: Timed) -> str:
     """How many times as fast, round by round: median and quartiles."""
     low, middle, high = np.percentile(slow.cpu / fast.cpu, (25, 50, 75))
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.learner_peers [--rounds 40] [--json FILE]
 
 The same nets (2x256), batch (256) and task size; each side samples its own replay buffer, as it
-does in training. Blocks of five updates take turns (`interleaved`). Three rows of ours per task:
+does in training. Blocks of six updates take turns (`interleaved`). Three rows of ours per task:
 as shipped; plain, without recording; and with products in bf16. Then Q_risk and the recovery policy
 against the task policy, the share of sampling, and five seeds in one batch against five in turn.
 """
@@ -24,7 +24,7 @@ from safetypilot.policies.learn.learner import Learner
 from tests.benchmarks.interleaved import Timed, interleaved, ratio
 from tests.benchmarks.learners import ours, sb3
 
-EACH = 5  # updates per block, in one call of stable-baselines3's
+EACH = 6  # updates per block, in one call of stable-baselines3's
 TASKS = {"navigation": (2, 2), "half cheetah": (17, 6)}  # observations, actions
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -45,6 +45,8 @@ def beside_sb3(observations: int, actions: int, rounds: int) -> dict[str, Timed]
     shipped = ours("recovery-rl", observations, actions)
     plain = ours("recovery-rl", observations, actions, capture=False)
     rounded = ours("recovery-rl", observations, actions, precision="bf16")
+    delayed = ours("recovery-rl", observations, actions, recovery_every=2)
+    alone = ours("recovery-rl", observations, actions, recovery="model-based")
     return interleaved(
         {
             "stable-baselines3": lambda: peer.train(EACH, 256),
@@ -53,6 +55,8 @@ def beside_sb3(observations: int, actions: int, rounds: int) -> dict[str, Timed]
             "ours, bf16": times(rounded.update_task),
             "Q_risk + recovery": times(shipped.update_risk),
             "Q_risk + recovery, bf16": times(rounded.update_risk),
+            "Q_risk + every 2nd recovery": times(delayed.update_risk),
+            "Q_risk alone": times(alone.update_risk),
             "sampling": times(lambda: sample(shipped)),
         },
         rounds,
@@ -115,13 +119,12 @@ def main() -> None:
         timed = beside_sb3(observations, actions, options.rounds)
         title = f"{name}: {observations} observations, {actions} actions, 2x256, batch 256"
         results[name] = report(title, timed, EACH)
-        sac, risk, drawn = (timed[key] for key in ("ours", "Q_risk + recovery", "sampling"))
-        results[name]["risk over task"] = float(np.median(risk.cpu / sac.cpu))
-        results[name]["sampling share"] = float(np.median(drawn.cpu / sac.cpu))
-        sys.stdout.write(
-            f"  Q_risk + recovery over the task policy's update: {ratio(risk, sac)}\n"
-            f"  sampling over the task policy's update: {ratio(drawn, sac)}\n"
-        )
+        shares = [name for name in timed if name.startswith("Q_risk") and "bf16" not in name]
+        for share in (*shares, "sampling"):
+            results[name][f"{share} / ours"] = float(
+                np.median(timed[share].cpu / timed["ours"].cpu)
+            )
+            sys.stdout.write(f"  {share} / ours: {ratio(timed[share], timed['ours'])}\n")
     for hidden, batch in ((64, 128), (256, 256)):
         timed = side_by_side(hidden, batch, options.rounds)
         title = f"five seeds, 2x{hidden}, batch {batch}, per seed"
