@@ -7,7 +7,6 @@ that train side by side, B batch, N rows, O observation, A action.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from safetypilot.models import export as exporting
-from safetypilot.models.contract import Contract, Expected, image_shape, observation_size
+from safetypilot.models.contract import Expected, image_shape, observation_size
 from safetypilot.models.encoders import EncoderSizes
-from safetypilot.models.images import latent_name
-from safetypilot.models.latent import LatentModel, LatentSizes
-from safetypilot.models.networks import DynamicsEnsemble, Sizes, member
+from safetypilot.models.latent import LatentSizes
+from safetypilot.models.networks import DynamicsEnsemble, Sizes
 from safetypilot.policies.learn import (
     capture,
     catalogue,
@@ -30,9 +27,11 @@ from safetypilot.policies.learn import (
     cloning,
     discrete,
     dynamics,
+    exports,
     offline,
     risk,
     sac,
+    saving,
 )
 from safetypilot.policies.learn.algorithms.base import Parts
 from safetypilot.policies.learn.config import Config
@@ -42,15 +41,6 @@ from safetypilot.policies.learn.precision import matrix_products
 from safetypilot.policies.learn.replay import Array, Replay, Transition
 from safetypilot.policies.learn.seeds import mixed
 from safetypilot.policies.learn.visual import Visual
-
-FILES = {
-    "task_policy": "trained.onnx",
-    "safety_critic": "critic.onnx",
-    "dynamics": "dynamics.onnx",
-    "recovery_policy": "recovery.onnx",
-    "encoder": "encoder.onnx",
-    "latent_critic": "latent_critic.onnx",
-}
 
 
 class Learner:
@@ -193,7 +183,7 @@ class Learner:
 
     def _fit_scale(self, observations: Array, index: int) -> None:
         tensor = sac.tensor(observations, self.device)
-        for network in self._networks().values():
+        for network in self.networks().values():
             if not isinstance(network, DynamicsEnsemble):
                 network.scaling.fit(tensor, index)
 
@@ -373,128 +363,22 @@ class Learner:
         run: Mapping[str, Any] | None = None,
         index: int = 0,
     ) -> dict[str, Path]:
-        """Write what one seed has learned as ONNX files that can fly at once.
-
-        Returns:
-            Paths by kind; `recovery_policy` is a file of kind task_policy. What was not learned
-            (the dynamics before their first fit, Q_risk without a shield) is left out.
-        """
-        networks: dict[str, nn.Module] = {"task_policy": self.algorithm.deployed(index)}
-        if self.algorithm.uses_risk:
-            networks["safety_critic"] = member(self.risk.critic, index)
-        if self.dynamics_fitted:
-            networks["dynamics"] = deepcopy(self.dynamics[index])  # moves to the CPU below
-        if self.trains_recovery:
-            networks["recovery_policy"] = member(self.risk.recovery, index)
-        if self.visual is not None:
-            networks |= self.visual.networks(self.risk)
-        contract = promised = self._contract(version, run)
-        found, latent = {}, ("",)
-        for kind, network in networks.items():
-            if self.visual is not None and kind in ("dynamics", "latent_critic"):
-                promised = replace(contract, observation_names=latent, observation_units=("",))
-            model = exporting.export(self._flying(network), Path(directory) / FILES[kind], promised)
-            found[kind] = model.path
-            if kind == "encoder":  # first of its three: nobody else's latents go by this name
-                latent = (latent_name(model.contract.graph_sha256, self.config.latent),)
-        return found
+        """Write what one seed has learned as ONNX files that can fly; see `exports.export`."""
+        return exports.export(self, Path(directory), version, run, index)
 
     def export_policy(
         self, path: Path | str, version: str, run: Mapping[str, Any] | None = None, index: int = 0
     ) -> Path:
         """Write the task policy of one seed alone."""
-        network = self._flying(self.algorithm.deployed(index))
-        return exporting.export(network, path, self._contract(version, run)).path
-
-    def _flying(self, network: nn.Module) -> nn.Module:
-        """A copy of a network, on the CPU, as it is exported."""
-        return (discrete.deployed(network) if self.discrete else network).cpu()
-
-    def _contract(self, version: str, run: Mapping[str, Any] | None) -> Contract:
-        interface = self.interface
-        return Contract(
-            kind="task_policy",
-            observation_names=tuple(interface.observation_names),
-            observation_units=tuple(interface.observation_units),
-            action_names=tuple(interface.action_names),
-            action_units=tuple(interface.action_units),
-            action_low=tuple(interface.action_low),
-            action_high=tuple(interface.action_high),
-            version=version,
-            run=dict(run or {}),
-        )
+        return exports.export_policy(self, Path(path), version, run, index)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next update depends on, as tensors and plain values."""
-        return {
-            **checkpoint.collect(self._networks(), self._optimisers(), self._replays()),
-            **self._rest(),
-            "name": self.name,
-            "rng": checkpoint.rng_state(self.rng),
-            "generator": self.generator.get_state(),
-            "device": self.device.type,
-        }
-
-    def weights(self, index: int = 0) -> dict[str, Any]:
-        """One seed's networks alone: what another learner can go on from with data of its own."""
-        networks = {
-            name: member(network, index)
-            for name, network in self._networks().items()
-            if not isinstance(network, DynamicsEnsemble | LatentModel)
-        }
-        if self.dynamics:
-            networks["dynamics_0"] = self.dynamics[index]
-        if self.visual is not None:
-            networks["latent"] = self.visual.model
-        return {
-            **checkpoint.collect(networks, {}, {}),
-            **self._rest(),
-            "log_alpha": self.sac.log_alpha.detach()[index : index + 1].clone(),
-        }
-
-    def _rest(self) -> dict[str, Any]:
-        return {
-            "log_alpha": self.sac.log_alpha.detach().clone(),
-            "algorithm": self.algorithm.state(),
-            "updates": self.updates,
-            "risk_updates": self.risk_updates,
-            "dynamics_fitted": self.dynamics_fitted,
-            "scaled": self.scaled,
-        }
+        return saving.state(self)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue bit for bit from `state`, or with new optimisers and data from `weights`.
-
-        On another kind of device than the state's, random numbers begin anew.
-
-        Raises:
-            LearnError: `state` is of another algorithm, or of networks of other sizes.
-        """
-        whole = bool(state["replays"])
-        if whole and catalogue.canonical(state["name"]) != catalogue.canonical(self.name):
-            raise LearnError(
-                f"the checkpoint is of {state['name']}, this learner of {self.name}; "
-                "its weights.pt alone can be taken over by another algorithm"
-            )
-        checkpoint.put_back(
-            state,
-            self._networks(),
-            self._optimisers() if whole else {},
-            self._replays() if whole else {},
-        )
-        with torch.no_grad():
-            self.sac.log_alpha.copy_(state["log_alpha"])
-        if whole:
-            checkpoint.restore_rng(self.rng, state["rng"])
-            if state.get("device", "cpu") == self.device.type:
-                self.generator.set_state(state["generator"])
-            else:
-                self.generator.manual_seed(mixed((*self.seeds, int(state["updates"]))))
-            self.algorithm.restore(state["algorithm"])
-        self.updates = int(state["updates"])
-        self.risk_updates = int(state.get("risk_updates", 0))
-        self.dynamics_fitted = bool(state["dynamics_fitted"])
-        self.scaled = bool(state["scaled"])
+        """Continue bit for bit from `state`, or from weights alone; see `saving.restore`."""
+        saving.restore(self, state)
         self._prepare_updates()  # what was recorded has the old rates in it
 
     def save(self, path: Path | str) -> None:
@@ -503,7 +387,7 @@ class Learner:
 
     def save_weights(self, path: Path | str, index: int = 0) -> None:
         """Write the networks of one seed alone, atomically."""
-        checkpoint.save(path, {"learner": self.weights(index)})
+        checkpoint.save(path, {"learner": saving.weights(self, index)})
 
     def load(self, path: Path | str) -> None:
         """Continue from a file that `save` or `save_weights` wrote."""
@@ -514,7 +398,8 @@ class Learner:
             )
         self.restore(state["learner"])
 
-    def _networks(self) -> dict[str, Any]:
+    def networks(self) -> dict[str, Any]:
+        """All networks by name."""
         return {
             "actor": self.sac.actor,
             "critic": self.sac.critic,
@@ -526,7 +411,8 @@ class Learner:
             **({} if self.visual is None else {"latent": self.visual.model}),
         }
 
-    def _optimisers(self) -> dict[str, Any]:
+    def optimisers(self) -> dict[str, Any]:
+        """All optimisers by name."""
         return {
             "actor": self.sac.actor_optimiser,
             "critic": self.sac.critic_optimiser,
@@ -536,7 +422,8 @@ class Learner:
             **{f"dynamics_{i}": each for i, each in enumerate(self.dynamics_optimisers)},
         }
 
-    def _replays(self) -> dict[str, Replay]:
+    def replays(self) -> dict[str, Replay]:
+        """All buffers by name."""
         return {"task": self.task_replay, "risk": self.risk_replay, "demos": self.demos}
 
 

@@ -106,8 +106,8 @@ def test_every_algorithm_can_be_captured(name, choices, how, monkeypatch):
     monkeypatch.setattr(capture, "captured", how)
     other, *found = run()
     assert found == wanted
-    for key, network in plain._networks().items():
-        state = other._networks()[key].state_dict()
+    for key, network in plain.networks().items():
+        state = other.networks()[key].state_dict()
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert torch.equal(plain.generator.get_state(), other.generator.get_state())
 

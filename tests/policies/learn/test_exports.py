@@ -120,8 +120,8 @@ def test_files_load_where_there_is_no_torch(tmp_path: Path) -> None:
 def test_exporting_moves_nothing(made: Any, tmp_path: Path) -> None:
     """A run goes on after it exported: the networks are where they were, and as they were."""
     _, one, _ = made
-    before = {name: id(network) for name, network in one._networks().items()}
+    before = {name: id(network) for name, network in one.networks().items()}
     metrics = one.export(tmp_path, index=0)
     assert metrics.keys() >= {"task_policy"}
-    assert before == {name: id(network) for name, network in one._networks().items()}
+    assert before == {name: id(network) for name, network in one.networks().items()}
     one.update()

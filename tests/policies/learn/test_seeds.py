@@ -94,9 +94,9 @@ def test_one_update_of_three_seeds_is_three_updates_of_one(name, monkeypatch):
     }
     for index, made in enumerate(alone):
         fill(made, 1)  # or else it takes demonstrations only
-        for key, network in made._networks().items():
+        for key, network in made.networks().items():
             if not isinstance(network, DynamicsEnsemble):
-                own = member(together._networks()[key], index)
+                own = member(together.networks()[key], index)
                 network.load_state_dict(own.state_dict())
 
     noise = Noise(monkeypatch)
@@ -107,10 +107,10 @@ def test_one_update_of_three_seeds_is_three_updates_of_one(name, monkeypatch):
         own = {kind: [part(rows, index) for rows in given] for kind, given in batches.items()}
         updated(fed(made, own))
         assert noise.position == len(noise.drawn)
-        for key, network in made._networks().items():
+        for key, network in made.networks().items():
             if isinstance(network, DynamicsEnsemble):
                 continue
-            wanted = member(together._networks()[key], index).state_dict()
+            wanted = member(together.networks()[key], index).state_dict()
             for field, tensor in network.state_dict().items():
                 torch.testing.assert_close(tensor, wanted[field], atol=2e-6, rtol=1e-4)
         torch.testing.assert_close(made.sac.log_alpha, together.sac.log_alpha[index : index + 1])
