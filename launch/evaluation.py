@@ -150,7 +150,7 @@ def _set_scene(flight: Flight) -> None:
     from safetypilot.envs import registry
 
     names = flight.interface.observation_names
-    shape = _image_shape(names)
+    shape = contracts.image_shape(names)
     env: Any = None
     if is_planar(names, flight.env_name):
         flight.scene = scenes.PlanScene(world_of(flight.env_name))
@@ -204,14 +204,6 @@ def _offer_gl() -> None:
     """Let MuJoCo render without a display, where it can; it reads this when it is imported."""
     if not os.environ.get("DISPLAY") and find_library("EGL"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-
-
-def _image_shape(names: list[str]) -> tuple[int, int, int] | None:
-    """Height, width and channels where the observation is one image, as `image[64,64,3]`."""
-    if len(names) != 1 or not names[0].endswith("]"):
-        return None
-    sides = [int(side) for side in names[0].partition("[")[2][:-1].split(",")]
-    return (sides[0], sides[1], sides[2]) if len(sides) == 3 else None
 
 
 def fly(flight: Flight, on_step: Callable[[Any], None] | None = None) -> dict[str, Any]:

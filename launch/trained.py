@@ -10,15 +10,10 @@ from typing import Any
 
 from safetypilot.launch.cli_common import InputError, choose
 from safetypilot.launch.curves import SUMMARY, short_name
+from safetypilot.policies.learn import manifest
 
-# kind of model -> its file, as `safetypilot train` writes them
-FILES = {
-    "safety_critic": "critic.onnx",
-    "dynamics": "dynamics.onnx",
-    "recovery_policy": "recovery.onnx",
-    "encoder": "encoder.onnx",
-    "latent_critic": "latent_critic.onnx",
-}
+# kind of model -> its file, as `safetypilot train` writes them; the task policy has a choice
+FILES = {kind: name for kind, name in manifest.FILES.items() if kind != "task_policy"}
 POLICIES = ("trained", "novice")
 _MANIFEST = "manifest.json"
 

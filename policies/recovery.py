@@ -203,9 +203,7 @@ class RecoveryPlanner:
             clock: the time in ns.
             deadline_ns: when the answer must be there, on ``clock``; None for no deadline.
         """
-        start = np.asarray(observation, np.float32)
-        if start.ndim != 1 or not np.isfinite(start).all():
-            raise ValueError(f"a finite observation of shape (O,) is needed, not {start!r}")
+        start = start_of(observation)
         if self._encoder is not None:
             start = _encode(self._encoder, start)
             self._latent_size = start.size
@@ -269,6 +267,18 @@ class RecoveryPlanner:
         if count not in self._judges:
             self._judges[count] = PlanRisk(plans.shape, noise.shape)
         return self._judges[count](*self._models, start, plans, noise)
+
+
+def start_of(observation: ArrayLike) -> Array:
+    """Where a plan starts, (O,).
+
+    Raises:
+        ValueError: it is not a finite vector.
+    """
+    start = np.asarray(observation, np.float32)
+    if start.ndim != 1 or not np.isfinite(start).all():
+        raise ValueError(f"a finite observation of shape (O,) is needed, not {start!r}")
+    return start
 
 
 def _encode(encoder: Encoder, observation: Array) -> Array:

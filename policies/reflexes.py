@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetypilot.models.runtime import Model
 from safetypilot.policies.critic import Critic, Dynamics
 from safetypilot.policies.planning import PlannerConfig
-from safetypilot.policies.recovery import Plan, RecoveryConfig
+from safetypilot.policies.recovery import Plan, RecoveryConfig, start_of
 
 Array = NDArray[np.float32]
 
@@ -110,9 +110,7 @@ class PolicyRecovery:
             A plan of up to H steps; it is shorter where time is up or a prediction not finite.
         """
         policy, critic, dynamics = self._models
-        state = np.asarray(observation, np.float32)
-        if state.ndim != 1 or not np.isfinite(state).all():
-            raise ValueError(f"a finite observation of shape (O,) is needed, not {state!r}")
+        state = start_of(observation)
         states, actions = [state], [policy.run(observation=state[None])["action"][0]]
         while dynamics is not None and len(states) < self._horizon:
             if clock is not None and deadline_ns is not None and clock() >= deadline_ns:

@@ -15,7 +15,6 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the name everybody knows
 
 from safetypilot.models.categorical import (
     CategoricalActor,
@@ -28,10 +27,17 @@ from safetypilot.models.categorical import (
 from safetypilot.models.filtered import FilteredPolicy
 from safetypilot.models.networks import Sizes, TwinCritic
 from safetypilot.policies.learn.config import Config
-from safetypilot.policies.learn.optimiser import Adam, polyak
+from safetypilot.policies.learn.optimiser import Adam
 from safetypilot.policies.learn.replay import Array, Transition
 from safetypilot.policies.learn.risk import RecoveryLoss, Risk
-from safetypilot.policies.learn.sac import Metrics, Penalty, Sac, TaskBatch
+from safetypilot.policies.learn.sac import (
+    Metrics,
+    Penalty,
+    Sac,
+    TaskBatch,
+    update_critic,
+    update_rest,
+)
 
 PREFIX = "choice_"  # of the action names of an environment with discrete actions
 _SHARPNESS = 10.0  # of preferences in [0, 1] as weights: a full one counts e^10 times an empty one
@@ -89,16 +95,9 @@ def update(
         generator: of the choices that a penalty hears of last.
         penalty: what the actor pays beside its value, for constrained algorithms.
     """
-    target = bellman_target(sac, batch, config)
-    values = sac.critic(batch.observation, batch.action)  # (S, K, B)
-    seeds, critics, rows = values.shape
-    wanted = target[:, None].expand(seeds, critics, rows)
-    critic_loss = F.mse_loss(values, wanted, reduction="sum") / rows
-    sac.critic_optimiser.zero_grad()
-    critic_loss.backward()
-    sac.critic_optimiser.step()
-
+    metrics = update_critic(sac, batch, bellman_target(sac, batch, config))
     observation = batch.observation
+    seeds, rows = batch.reward.shape
     with torch.no_grad():
         cost = -each_choice(sac.critic, observation).amin(dim=1)  # (S, B, n)
         if penalty is not None:
@@ -115,17 +114,9 @@ def update(
     sac.actor_optimiser.step()
 
     entropy = -(probability * log).detach().sum(dim=-1).mean(dim=1)  # (S,)
-    if config.automatic_alpha:
-        sac.log_alpha.grad = entropy - config.choice_entropy * math.log(sac.actor.sizes.action)
-        sac.alpha_optimiser.step()
-    polyak(sac.target, sac.critic, config.tau)
-    return {
-        "task/critic_loss": critic_loss.detach() / seeds,
-        "task/actor_loss": actor_loss.detach() / seeds,
-        "task/value": values.detach().mean(),
-        "task/entropy": entropy.mean(),
-        "task/alpha": sac.alpha.mean(),
-    }
+    wanted = config.choice_entropy * math.log(sac.actor.sizes.action)
+    metrics["task/actor_loss"] = actor_loss.detach() / seeds
+    return metrics | update_rest(sac, config, entropy, wanted)
 
 
 def _of_every_choice(penalty: Penalty, observation: Tensor, count: int) -> Tensor:

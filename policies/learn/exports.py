@@ -15,18 +15,10 @@ from safetypilot.models.contract import Contract, Expected
 from safetypilot.models.images import latent_name
 from safetypilot.models.networks import member
 from safetypilot.policies.learn import discrete
+from safetypilot.policies.learn.manifest import FILES
 
 if TYPE_CHECKING:
     from safetypilot.policies.learn.learner import Learner
-
-FILES = {
-    "task_policy": "trained.onnx",
-    "safety_critic": "critic.onnx",
-    "dynamics": "dynamics.onnx",
-    "recovery_policy": "recovery.onnx",
-    "encoder": "encoder.onnx",
-    "latent_critic": "latent_critic.onnx",
-}
 
 
 def export(

@@ -12,6 +12,16 @@ from typing import Any
 
 NAME = "manifest.json"
 
+# What a learner has learned -> the file it is exported as
+FILES = {
+    "task_policy": "trained.onnx",
+    "safety_critic": "critic.onnx",
+    "dynamics": "dynamics.onnx",
+    "recovery_policy": "recovery.onnx",
+    "encoder": "encoder.onnx",
+    "latent_critic": "latent_critic.onnx",
+}
+
 
 def command(algorithm: str, env: str, seed: int) -> str:
     """The command that makes such a run; settings other than the preset stand in the manifest."""

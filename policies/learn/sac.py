@@ -108,7 +108,27 @@ def update(
         generator: of the policy's noise.
         penalty: what the actor pays beside its value, for constrained algorithms.
     """
-    target = bellman_target(sac, batch, config, generator)
+    metrics = update_critic(sac, batch, bellman_target(sac, batch, config, generator))
+    action, density = sac.actor.sample(batch.observation, generator)
+    with frozen(sac.critic):
+        value, _ = sac.critic(batch.observation, action).min(dim=1)
+    loss = sac.alpha * density - value
+    if penalty is not None:
+        loss = loss + penalty(batch.observation, action)
+    seeds, rows = density.shape
+    actor_loss = loss.sum() / rows
+    sac.actor_optimiser.zero_grad()
+    actor_loss.backward()
+    sac.actor_optimiser.step()
+
+    entropy = -density.detach().mean(dim=1)  # (S,)
+    wanted = config.target_entropy * action.shape[-1]
+    metrics["task/actor_loss"] = actor_loss.detach() / seeds
+    return metrics | update_rest(sac, config, entropy, wanted)
+
+
+def update_critic(sac: Sac, batch: TaskBatch, target: Tensor) -> Metrics:
+    """One step of the critics towards a target (S, B)."""
     values = sac.critic(batch.observation, batch.action)  # (S, K, B)
     seeds, critics, rows = values.shape
     wanted = target[:, None].expand(seeds, critics, rows)
@@ -116,27 +136,16 @@ def update(
     sac.critic_optimiser.zero_grad()
     critic_loss.backward()
     sac.critic_optimiser.step()
-
-    action, density = sac.actor.sample(batch.observation, generator)
-    with frozen(sac.critic):
-        value, _ = sac.critic(batch.observation, action).min(dim=1)
-    loss = sac.alpha * density - value
-    if penalty is not None:
-        loss = loss + penalty(batch.observation, action)
-    actor_loss = loss.sum() / rows
-    sac.actor_optimiser.zero_grad()
-    actor_loss.backward()
-    sac.actor_optimiser.step()
-
-    entropy = -density.detach().mean(dim=1)  # (S,)
-    if config.automatic_alpha:
-        sac.log_alpha.grad = entropy - config.target_entropy * action.shape[-1]
-        sac.alpha_optimiser.step()
-    polyak(sac.target, sac.critic, config.tau)
     return {
         "task/critic_loss": critic_loss.detach() / seeds,
-        "task/actor_loss": actor_loss.detach() / seeds,
         "task/value": values.detach().mean(),
-        "task/entropy": entropy.mean(),
-        "task/alpha": sac.alpha.mean(),
     }
+
+
+def update_rest(sac: Sac, config: Config, entropy: Tensor, wanted: float) -> Metrics:
+    """One step of the temperature, from an entropy (S,) to the wanted, and of the target."""
+    if config.automatic_alpha:
+        sac.log_alpha.grad = entropy - wanted
+        sac.alpha_optimiser.step()
+    polyak(sac.target, sac.critic, config.tau)
+    return {"task/entropy": entropy.mean(), "task/alpha": sac.alpha.mean()}

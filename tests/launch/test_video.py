@@ -15,6 +15,7 @@ from training_runs import ZOO, call
 
 from safetypilot.envs import geometry, registry
 from safetypilot.launch import evaluation, scenes, trained, video
+from safetypilot.models.contract import image_shape
 from safetypilot.launch.cli_common import InputError
 from safetypilot.launch.picture import COLOURS
 
@@ -256,9 +257,9 @@ def unrendered(name: str) -> evaluation.Flight:
 
 
 def test_image_shapes() -> None:
-    assert evaluation._image_shape(["image[48,64,3]"]) == (48, 64, 3)
-    assert evaluation._image_shape(["x", "y"]) is None
-    assert evaluation._image_shape(["ranges[12]"]) is None
+    assert image_shape(["image[48,64,3]"]) == (48, 64, 3)
+    assert image_shape(["x", "y"]) is None
+    assert image_shape(["ranges[12]"]) is None
 
 
 def test_the_evaluation_is_filmed(tmp_path: Path) -> None:
