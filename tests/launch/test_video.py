@@ -15,9 +15,9 @@ from training_runs import ZOO, call
 
 from safetypilot.envs import geometry, registry
 from safetypilot.launch import evaluation, scenes, trained, video
-from safetypilot.models.contract import image_shape
 from safetypilot.launch.cli_common import InputError
 from safetypilot.launch.picture import COLOURS
+from safetypilot.models.contract import image_shape
 
 NAN = float("nan")
 
