@@ -1,0 +1,1 @@
+"""`safetypilot bench`: the stack measured beside a bare ring and other middleware."""
