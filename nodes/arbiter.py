@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
@@ -230,7 +230,7 @@ class Arbiter(Node):
             messages.Command(
                 observation.seq,
                 observation.stamp_ns,
-                now_ns,
+                self.context.clock.now_ns(),
                 decision.action,
                 decision.source,
                 decision.reason,
@@ -240,6 +240,7 @@ class Arbiter(Node):
                 decision.valid_until_ns,
                 self._state.estop,
                 proposal.model if proposal else "",
+                trace.of_command(proposal, risk, recovery, now_ns),
             ),
         )
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns

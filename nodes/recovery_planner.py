@@ -237,6 +237,7 @@ class RecoveryPlanner(Node):
                 plan.risks,
                 plan.iterations,
                 self._version(),
+                now_ns,
             ),
         )
 

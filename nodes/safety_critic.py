@@ -90,6 +90,9 @@ class SafetyCritic(Node):
                 proposal.proposal_id,
                 risk,
                 self._slot.version,
+                now_ns,
+                proposal.taken_ns,
+                proposal.sent_ns,
             ),
         )
 

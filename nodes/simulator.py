@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from safetypilot.envs import costs, registry
-from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 
 FAILSAFE = 3  # policies.shield.Source.FAILSAFE; a plant knows the wire, not the shield
+_NO_CHAIN = bytes(8 * messages.TRANSITION_STAMPS)
 _TOLERANCE = 1e-6  # of the action range: float32 rounding at the limits
 
 
@@ -61,6 +62,7 @@ class Simulator(Node):
         self._episode = context.generation << 20
         self._estop = False
         self._awaiting = False
+        self._chain = _NO_CHAIN
         self._refused: dict[str, int] = {}
         self._missed = self._overruns = self._steps = 0
 
@@ -89,6 +91,7 @@ class Simulator(Node):
         if self._awaiting:  # the command deadline has passed
             self._missed += 1
             self._report.missed += 1
+            self._chain = _NO_CHAIN
             self._apply(self._failsafe, FAILSAFE, self._unknown, "", float("nan"))
             self.next_wake_ns = self._tick_ns
             return
@@ -117,6 +120,7 @@ class Simulator(Node):
         action, source = message.action, message.source
         if self._estop:
             action, source = self._failsafe, FAILSAFE
+        self._chain = trace.of_transition(message, now_ns)
         self._apply(action, source, message.proposed, message.model, latency_us)
         self.next_wake_ns = self._tick_ns
 
@@ -170,6 +174,7 @@ class Simulator(Node):
                 after,
                 bool(terminated),
                 bool(truncated),
+                self._chain,
             ),
         )
         self._seq += 1

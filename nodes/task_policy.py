@@ -62,6 +62,7 @@ class TaskPolicy(Node):
                 self._proposal_id,
                 action,
                 self._slot.version,
+                now_ns,
             ),
         )
 

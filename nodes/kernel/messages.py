@@ -2,7 +2,8 @@
 
 O observation size, A action size, H horizon, T steps of an episode. `seq` is the number of the
 observation a message derives from, `stamp_ns` that observation's stamp, `sent_ns` when the message
-itself was made; both are CLOCK_MONOTONIC nanoseconds (virtual time in lockstep). Fields named in
+itself was made; both are CLOCK_MONOTONIC nanoseconds (virtual time in lockstep). `taken_ns` is when
+the node took what it answers; nodes/kernel/trace.py says what a `chain` holds. Fields named in
 `Spec` annotations are checked on arrival: dtype, dimensions and, unless said otherwise, finiteness.
 A change to a message raises its version in `SCHEMAS`.
 """
@@ -21,6 +22,14 @@ class Spec(NamedTuple):
     shape: tuple[str, ...]
     finite: bool = True
 
+
+class Stamps(NamedTuple):
+    """So many int64 stamps in one field of bytes."""
+
+    count: int
+
+
+COMMAND_STAMPS, TRANSITION_STAMPS = 9, 11
 
 Array = np.ndarray[Any, Any]
 Count = Annotated[int, "not negative"]
@@ -48,6 +57,7 @@ class Proposal(NamedTuple):
     proposal_id: int
     action: ActionVector  # (A,) physical units
     model: str
+    taken_ns: Count = 0  # the observation
 
 
 class Risk(NamedTuple):
@@ -59,6 +69,9 @@ class Risk(NamedTuple):
     proposal_id: int
     risk: float  # [0, 1]
     model: str
+    taken_ns: Count = 0  # the proposal
+    proposal_taken_ns: Count = 0  # the proposal's own stamps
+    proposal_sent_ns: Count = 0
 
 
 class Recovery(NamedTuple):
@@ -71,6 +84,7 @@ class Recovery(NamedTuple):
     risks: Annotated[Array, Spec("<f4", ("H",))]  # (H,) predicted risk at each step
     iterations: Count
     model: str
+    taken_ns: Count = 0  # the observation
 
 
 class Command(NamedTuple):
@@ -88,6 +102,7 @@ class Command(NamedTuple):
     valid_until_ns: int
     estop: bool
     model: str  # of the proposal; empty where none came
+    chain: Annotated[bytes, Stamps(COMMAND_STAMPS)] = bytes(8 * COMMAND_STAMPS)
 
 
 class Decision(NamedTuple):
@@ -130,6 +145,7 @@ class Transition(NamedTuple):
     next_observation: ObservationVector  # (O,)
     terminated: bool
     truncated: bool
+    chain: Annotated[bytes, Stamps(TRANSITION_STAMPS)] = bytes(8 * TRANSITION_STAMPS)
 
 
 class EpisodeReport(NamedTuple):
@@ -177,12 +193,12 @@ Message = (
 # message -> (schema id, version) on the wire; ids are never reused.
 SCHEMAS: dict[type[Any], tuple[int, int]] = {
     Observation: (1, 1),
-    Proposal: (2, 1),
-    Risk: (3, 1),
-    Recovery: (4, 1),
-    Command: (5, 1),
+    Proposal: (2, 2),
+    Risk: (3, 2),
+    Recovery: (4, 2),
+    Command: (5, 2),
     Decision: (6, 1),
-    Transition: (7, 1),
+    Transition: (7, 2),
     EpisodeReport: (8, 1),
     ModelAnnouncement: (9, 1),
 }

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgpack
 import numpy as np
 
-from safetypilot.nodes.kernel.messages import SCHEMAS, Spec
+from safetypilot.nodes.kernel.messages import SCHEMAS, Spec, Stamps
 
 MAX_FRAME_BYTES = 16 * 2**20
 _INT_LIMIT = 2**63
@@ -108,6 +108,17 @@ def _array_check(spec: Spec, dims: dict[str, int]) -> Check:
     return check
 
 
+def _stamps_check(stamps: Stamps) -> Check:
+    size = 8 * stamps.count
+
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) != size:
+            raise WireError("wrong type", f"wanted {size} bytes, got {type(value).__name__}")
+        return value
+
+    return check
+
+
 _SCALARS: dict[Any, Check] = {
     int: _check_int,
     bool: _check_bool,
@@ -122,6 +133,8 @@ def _field_check(hint: Any, dims: dict[str, int]) -> tuple[Check, Spec | None]:
         for item in extra:
             if isinstance(item, Spec):
                 return _array_check(item, dims), item
+            if isinstance(item, Stamps):
+                return _stamps_check(item), None
         return (_check_any_float if base is float else _check_count), None
     return _SCALARS[hint], None
 

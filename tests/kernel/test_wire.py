@@ -35,6 +35,8 @@ def _field(hint: Any) -> st.SearchStrategy[Any]:
     for item in getattr(hint, "__metadata__", ()):
         if isinstance(item, messages.Spec):
             return _array(item)
+        if isinstance(item, messages.Stamps):
+            return st.binary(min_size=8 * item.count, max_size=8 * item.count)
         return st.floats() if hint.__origin__ is float else st.integers(0, 2**62)
     return {int: INTS, float: FLOATS, str: st.text(max_size=20), bool: st.booleans()}[hint]
 
@@ -93,7 +95,7 @@ def test_random_bytes_are_refused_by_every_codec(frame: bytes) -> None:
 def _proposal(**changes: Any) -> list[Any]:
     fields = {
         "seq": 1, "stamp_ns": 2, "sent_ns": 3, "proposal_id": 4,
-        "action": [[2], np.zeros(2, "<f4").tobytes()], "model": "m",
+        "action": [[2], np.zeros(2, "<f4").tobytes()], "model": "m", "taken_ns": 5,
     } | changes  # fmt: skip
     return [*messages.SCHEMAS[messages.Proposal], *fields.values()]
 
@@ -147,7 +149,7 @@ def test_an_open_shape_still_has_to_fit_its_bytes() -> None:
     plan = [[-1, 2], bytes(8)]
     for shape in ([-1, 2], [3, 2], [1, 3], ["x", 2]):
         plan = [shape, bytes(8)]
-        frame = msgpack.packb([4, 1, 1, 2, 3, plan, [[1], bytes(4)], 1, "m"])
+        frame = msgpack.packb([4, 2, 1, 2, 3, plan, [[1], bytes(4)], 1, "m", 0])
         with pytest.raises(WireError, match="wrong shape"):
             codec.decode(frame)
 
