@@ -26,7 +26,7 @@ class Spec(NamedTuple):
 class Stamps(NamedTuple):
     """So many int64 stamps in one field of bytes."""
 
-    count: int
+    number: int
 
 
 COMMAND_STAMPS, TRANSITION_STAMPS = 9, 11

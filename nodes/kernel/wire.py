@@ -109,7 +109,7 @@ def _array_check(spec: Spec, dims: dict[str, int]) -> Check:
 
 
 def _stamps_check(stamps: Stamps) -> Check:
-    size = 8 * stamps.count
+    size = 8 * stamps.number
 
     def check(value: Any) -> bytes:
         if type(value) is not bytes or len(value) != size:

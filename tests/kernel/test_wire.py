@@ -36,7 +36,7 @@ def _field(hint: Any) -> st.SearchStrategy[Any]:
         if isinstance(item, messages.Spec):
             return _array(item)
         if isinstance(item, messages.Stamps):
-            return st.binary(min_size=8 * item.count, max_size=8 * item.count)
+            return st.binary(min_size=8 * item.number, max_size=8 * item.number)
         return st.floats() if hint.__origin__ is float else st.integers(0, 2**62)
     return {int: INTS, float: FLOATS, str: st.text(max_size=20), bool: st.booleans()}[hint]
 
