@@ -46,15 +46,31 @@ class Graph:
         origin = getattr(layers, "origin", None)
         if origin is not None:
             x = self.node("Sub", x, self.constant(origin))
+        if layers[0][0].ndim == 3:
+            return self._ensemble(x, layers, activation)
         for index, (weight, bias) in enumerate(layers):
-            if weight.ndim == 2:
-                x = self.node("Gemm", x, self.constant(weight), self.constant(bias))
-            else:
-                product = self.node("MatMul", x, self.constant(weight))
-                x = self.node("Add", product, self.constant(bias))
+            x = self.node("Gemm", x, self.constant(weight), self.constant(bias))
             if index < len(layers) - 1:
                 x = self._activate(x, activation)
         return x
+
+    def _ensemble(self, x: str, layers: Sequence[Layer], activation: str) -> str:
+        """E networks on (E, N, in), one after the other.
+
+        A product of E matrices at once takes an eighth longer in onnxruntime, and OpenVINO has no
+        fast way at all to do it.
+        """
+        members = len(layers[0][0])
+        parts = [f"n{len(self.nodes)}_{index}" for index in range(members)]
+        self.nodes.append(helper.make_node("Split", [x], parts, axis=0))
+        answers = []
+        for index, part in enumerate(parts):
+            own = [(weight[index], bias[index, 0]) for weight, bias in layers]
+            rows = self.node("Squeeze", part, axes(self, 0))  # (1, N, in) -> (N, in)
+            answers.append(
+                self.node("Unsqueeze", self.layers(rows, own, activation), axes(self, 0))
+            )
+        return self.node("Concat", *answers, axis=0)
 
     def _activate(self, x: str, activation: str) -> str:
         if activation == "silu":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safetypilot.models import contract as contracts
-from safetypilot.models.runtime import Model
+from safetypilot.models.runtime import Accelerated, Model
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram
@@ -53,6 +53,8 @@ class RecoveryPlannerConfig:
         particles: trajectories per candidate, divided over the ensemble.
         warm_start: start from the shifted previous plan; off, a plan depends on no other.
         follow: take what the learner announces.
+        engine: who multiplies for the planner: onnxruntime, or openvino, in bf16 where the cores
+            have units for it (models/accelerated.py).
     """
 
     critic: str
@@ -72,9 +74,12 @@ class RecoveryPlannerConfig:
     particles: int = 5
     warm_start: bool = False
     follow: bool = True
+    engine: str = "onnxruntime"
 
     def __post_init__(self) -> None:
         """Says no before anything starts, unless there is exactly one way to recover."""
+        if self.engine not in ("onnxruntime", "openvino"):
+            raise ValueError(f"engine is {self.engine!r}; it can be onnxruntime or openvino")
         others = [name for name in ("dynamics", "policy") if getattr(self, name)]
         if self.samples < 0:
             raise ValueError(f"samples is {self.samples}; it is a number of actions")
@@ -120,17 +125,20 @@ class RecoveryPlanner(Node):
         self._planning = Histogram()
         self._in_time = self._too_late = self._iterations = 0
 
-    def _warm(self, part: str) -> Callable[[Model], Model]:
-        def prepare(model: Model) -> Model:
+    def _warm(self, part: str) -> Callable[[Model], Model | Accelerated]:
+        fast = self.config.engine == "openvino" and part in ("dynamics", "critic")
+
+        def prepare(model: Model) -> Model | Accelerated:
+            engine = Accelerated(model) if fast and not self.config.policy else model
             if self._planner is not None:  # allocates beside the running planner, not within it
-                models: dict[str, Any] = {part: model}
+                models: dict[str, Any] = {part: engine}
                 self._planner.warm_up(self.context.interface.observation_size, **models)
-            return model
+            return engine
 
         return prepare
 
-    def _installer(self, part: str) -> Callable[[Model], None]:
-        def install(model: Model) -> None:
+    def _installer(self, part: str) -> Callable[[Model | Accelerated], None]:
+        def install(model: Model | Accelerated) -> None:
             self._parts[part] = model
             if self._planner is not None:
                 models: dict[str, Any] = {part: model}
