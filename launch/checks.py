@@ -199,7 +199,7 @@ def _slowest_paths(
         ways: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
         for port in node.inputs:
             topic = topics.get(port.topic)
-            if topic is None or topic.port != "latest" or topic.writer in above:
+            if port.optional or topic is None or topic.port != "latest" or topic.writer in above:
                 continue
             ways.append(slowest(by_name[topic.writer], above | {node.name}))
         took, path = max(ways)

@@ -162,7 +162,11 @@ class _Loading:
         names = checks.remapped(check, name, own)
         if config is None:
             return None
-        inputs = (Port(p.topic, names[p.topic], p.wakes, p.optional) for p in kind.inputs)
+        inputs = (
+            Port(p.topic, names[p.topic], p.wakes, p.optional)
+            for p in kind.inputs
+            if not p.when or config.get(p.when)
+        )
         outputs = (Port(topic, names[topic]) for topic in kind.outputs)
         restart = Restart(**node.restart.model_dump())
         return NodeSpec(

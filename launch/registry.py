@@ -43,6 +43,7 @@ class Input(NamedTuple):
     topic: str
     wakes: bool
     optional: bool
+    when: str  # a field of the config: while it is zero or empty there is no such input
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,12 @@ def _inspect(name: str, module: str, found: Any) -> NodeType:
         mend = "it needs inputs, outputs and a Config dataclass; see nodes/kernel/node.py"
         raise RegistryError(f"node type {name!r} is not a node", mend)
     ports = tuple(
-        Input(p.topic, bool(getattr(p, "wakes", True)), bool(getattr(p, "optional", False)))
+        Input(
+            p.topic,
+            bool(getattr(p, "wakes", True)),
+            bool(getattr(p, "optional", False)),
+            str(getattr(p, "when", "")),
+        )
         for p in inputs
     )
     return NodeType(name, module, ports, outputs, config)

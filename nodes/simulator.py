@@ -60,6 +60,8 @@ class Simulator(Node):
         # A restarted plant must not reuse numbers: seq never repeats within a run.
         self._seq = context.generation << 32
         self._episode = context.generation << 20
+        self._epoch = context.generation << 20  # never one that was in force before
+        self._epochs = self._epoch
         self._estop = False
         self._awaiting = False
         self._chain = _NO_CHAIN
@@ -103,7 +105,13 @@ class Simulator(Node):
         self.context.emit(
             "observation",
             messages.Observation(
-                self._seq, now_ns, now_ns, self._episode, self._step, self._observation
+                self._seq,
+                now_ns,
+                now_ns,
+                self._episode,
+                self._step,
+                self._observation,
+                self._epoch,
             ),
         )
         self._awaiting = True
@@ -190,15 +198,36 @@ class Simulator(Node):
             self._observation = self._reset()
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        if request == "epoch":
+            return self._set_epoch(arguments.get("epoch"))
         if request not in ("estop", "reset"):
-            raise RequestRefused(f"the simulator knows estop and reset, not {request!r}")
+            raise RequestRefused(f"the simulator knows estop, reset and epoch, not {request!r}")
         self._estop = request == "estop"
         self.context.event(request, reason=str(arguments.get("reason", "")))
         return {"estop": self._estop}
 
+    def _set_epoch(self, epoch: Any) -> dict[str, Any]:
+        """Puts another set of models in force, from the next observation on.
+
+        Without a number it hands out a new one, for a set that is yet to be staged.
+        """
+        if epoch is None:
+            self._epochs += 1
+        elif type(epoch) is int and 0 <= epoch <= self._epochs:
+            self._epoch = epoch
+            self.context.event("epoch", epoch=epoch, seq=self._seq + self._awaiting)
+        else:
+            raise RequestRefused(f"epoch is {epoch!r}; it is one that this plant has handed out")
+        return {
+            "epoch": self._epoch,
+            "new": self._epochs,
+            "seq": self._seq + self._awaiting,  # of the next observation
+        }
+
     def status(self) -> dict[str, Any]:
         return {
             "episode": self._episode,
+            "epoch": self._epoch,
             "steps": self._steps,
             "missed_deadlines": self._missed,
             "overruns": self._overruns,

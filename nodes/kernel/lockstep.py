@@ -55,15 +55,6 @@ class Host:
         self._outputs: list[tuple[str, bytes]] = []
         self._events: list[dict[str, Any]] = []
         self._remap = spec.remap
-        self._local = {
-            spec.remap.get(port.topic, port.topic): port.topic
-            for port in node_class.inputs
-            if port.topic not in spec.absent
-        }
-        self._health = {
-            name: InputHealth(spec.period_ns, TOPICS[name].stale_after_periods)
-            for name in self._local.values()
-        }
         self.node = node_class(
             config,
             Context(
@@ -79,6 +70,15 @@ class Host:
                 generation=spec.generation,
             ),
         )
+        self._local = {
+            spec.remap.get(port.topic, port.topic): port.topic
+            for port in self.node.ports
+            if port.topic not in spec.absent
+        }
+        self._health = {
+            name: InputHealth(spec.period_ns, TOPICS[name].stale_after_periods)
+            for name in self._local.values()
+        }
 
     def emit(self, topic: str, message: Any) -> None:
         frame = self._codecs[TOPICS[topic].message].encode(message)

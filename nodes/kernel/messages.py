@@ -46,6 +46,7 @@ class Observation(NamedTuple):
     episode: Count
     step: Count  # 0 at the first observation of an episode
     values: ObservationVector  # (O,)
+    epoch: Count = 0  # the set of models that answers it; nodes that hold one for it change over
 
 
 class Proposal(NamedTuple):
@@ -192,7 +193,7 @@ Message = (
 )
 # message -> (schema id, version) on the wire; ids are never reused.
 SCHEMAS: dict[type[Any], tuple[int, int]] = {
-    Observation: (1, 1),
+    Observation: (1, 2),
     Proposal: (2, 2),
     Risk: (3, 2),
     Recovery: (4, 2),

@@ -21,12 +21,14 @@ class Input(NamedTuple):
     """A topic a node reads.
 
     A passive input (`wakes=False`) is only drained when something else wakes the node. An optional
-    one may have no writer in the graph.
+    one may have no writer in the graph, and no answer waits for it. `when` names a field of the
+    config: while that is zero or empty, the node does not have this input.
     """
 
     topic: str
     wakes: bool = True
     optional: bool = False
+    when: str = ""
 
 
 class Executor(Protocol):
@@ -91,6 +93,7 @@ class Node:
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config
         self.context = context
+        self.ports = tuple(p for p in self.inputs if not p.when or getattr(config, p.when))
 
     def configure(self) -> None:
         """Loads what the node needs. Raises NodeError if it can never work like this."""

@@ -88,7 +88,7 @@ class RealtimeExecutor:
             self._encoders[name] = self._codecs[TOPICS[name].message].encode
         self._readers: list[tuple[str, LatestReader | StreamReader, Any, InputHealth]] = []
         self._polled: list[tuple[Any, int]] = [(self._control.socket, POLLIN)]
-        for port in node_class.inputs:
+        for port in self.node.ports:
             if port.topic in self.spec.absent:
                 continue
             topic = remap.get(port.topic, port.topic)

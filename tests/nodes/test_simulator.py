@@ -149,7 +149,7 @@ def test_an_estop_holds_whatever_the_arbiter_says_until_reset(tmp_path: Path) ->
     b.pass_time(PERIOD)
     b.send("command", command(b.last("observation")))
     assert b.last("transition").executed.any()
-    with pytest.raises(RequestRefused, match="knows estop and reset"):
+    with pytest.raises(RequestRefused, match="knows estop, reset and epoch"):
         b.ask("dance")
 
 
@@ -247,3 +247,20 @@ def test_an_image_is_published_as_a_row_and_a_choice_is_the_largest_preference(
     assert b.last("episode").observations.shape == (0, 6) and b.last("episode").steps == 4
     codec = Codec(messages.Transition, interface.dims)
     assert codec.decode(codec.encode(transition)).observation.tolist()[0] == 250.0
+
+
+def test_an_epoch_that_was_handed_out_is_in_force_from_the_next_observation_on(
+    tmp_path: Path,
+) -> None:
+    b = bench(tmp_path)
+    assert begin(b).epoch == 0
+    with pytest.raises(RequestRefused, match="one that this plant has handed out"):
+        b.ask("epoch", epoch=1)
+    assert b.ask("epoch") == {"epoch": 0, "new": 1, "seq": 1}  # handed out, not in force
+    assert b.ask("epoch", epoch=1) == {"epoch": 1, "new": 1, "seq": 1}
+    b.send("command", command(b.last("observation")))
+    b.pass_time(PERIOD)
+    assert (b.last("observation").seq, b.last("observation").epoch) == (1, 1)
+    for wrong in (2, -1, "1", True):
+        with pytest.raises(RequestRefused):
+            b.ask("epoch", epoch=wrong)
