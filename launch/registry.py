@@ -19,6 +19,7 @@ TYPES = {
     "recovery_planner": "safetypilot.nodes.recovery_planner:RecoveryPlanner",
     "arbiter": "safetypilot.nodes.arbiter:Arbiter",
     "learner": "safetypilot.nodes.learner:Learner",
+    "recorder": "safetypilot.nodes.recorder:Recorder",
 }
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
