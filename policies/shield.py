@@ -2,7 +2,12 @@
 
 `decide` is pure and total: whatever the inputs hold, it returns a finite command inside the limits.
 Views carry Python ints and floats and float32 arrays of the declared shape; anything else is
-refused, never converted. Letters: A action size, H plan length.
+refused, never converted. Letters: A action size, H plan length, G guarded values.
+
+Several rates in one graph: `decide` is called for every observation of the fast plant. By default
+an answer serves the observation it was made for and no other; with `hold_steps` and `plan_steps`
+an approved proposal and a vetted plan also serve so many observations after their own, within
+their validity. The guard judges every observation, also those that no policy sees.
 """
 
 import math
@@ -42,6 +47,7 @@ class Reason(IntEnum):
     OBSERVATION_STALE = 23
     DUPLICATE = 24  # this seq has been decided already
     SEQ_REVERSED = 25
+    OBSERVATION_OVER_BUDGET = 26  # within its validity, but older than its latency budget
     PROPOSAL_MISSING = 30
     PROPOSAL_INVALID = 31  # wrong type, dtype or shape
     PROPOSAL_OTHER_OBSERVATION = 32  # late, or early
@@ -49,6 +55,7 @@ class Reason(IntEnum):
     PROPOSAL_STALE = 34
     PROPOSAL_NOT_FINITE = 35
     PROPOSAL_OUT_OF_LIMITS = 36
+    PROPOSAL_OVER_BUDGET = 37
     RISK_MISSING = 40
     RISK_INVALID = 41  # not a number
     RISK_OTHER_OBSERVATION = 42
@@ -66,6 +73,8 @@ class Reason(IntEnum):
     RECOVERY_STALE = 54
     RECOVERY_NOT_FINITE = 55
     RECOVERY_OUT_OF_LIMITS = 56
+    RECOVERY_OVER_BUDGET = 57
+    RECOVERY_ENDED = 58  # fresh, but past its last row
     TAIL_MISSING = 60  # no vetted plan
     TAIL_OTHER_EPISODE = 61
     TAIL_FUTURE = 62
@@ -75,6 +84,9 @@ class Reason(IntEnum):
     DWELL = 71  # off the task, and not for long enough
     NO_FALLBACK = 72
     RECOVERY_LIMIT = 73  # off the task for recovery_limit steps
+    GUARD_BREACHED = 80  # the observation has left the declared bounds
+    GUARD_INVALID = 81  # its guarded values did not come, or not as float32
+    RISK_OVER_BUDGET = 90
 
 
 class Observation(NamedTuple):
@@ -100,7 +112,7 @@ class Risk(NamedTuple):
 class Recovery(NamedTuple):
     seq: int
     stamp_ns: int
-    plan: FloatArray  # (H, A); row i is for observation seq + i
+    plan: FloatArray  # (H, A); row i is for the row_steps observations from seq + i * row_steps
     risk: float  # for the record: recovery is used whatever its risk
 
 
@@ -111,6 +123,7 @@ class Inputs(NamedTuple):
     recovery: Recovery | None = None
     armed: bool = True  # anything but True is not armed
     estop: bool = False  # anything but False is an e-stop
+    guarded: FloatArray | None = None  # (G,) of the observation; needed where there is a guard
 
 
 class Decision(NamedTuple):
@@ -124,6 +137,16 @@ class Decision(NamedTuple):
     recovery_reason: Reason  # why not RECOVERY, or APPROVED if it was usable
     tail_reason: Reason  # why not TAIL, or APPROVED if it was usable
     limited: bool  # max_step held the command back from the source's action
+
+
+_COUNTS = (  # whole numbers of Rules, and the least each can be
+    ("switch_window", 1), ("dwell_steps", 0), ("hold_steps", 0), ("plan_steps", 0),
+    ("row_steps", 1), ("blend_steps", 1),
+)  # fmt: skip
+_OPTIONAL = (  # None, or a whole number
+    ("tail_limit", 0), ("switch_limit", 1), ("recovery_limit", 1), ("observation_budget_ns", 1),
+    ("proposal_budget_ns", 1), ("risk_budget_ns", 1), ("recovery_budget_ns", 1),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +175,21 @@ class Rules:
     recovery_limit: int | None = None  # steps off the task, then failsafe until it is approved
     max_step: float | tuple[float, ...] | None = None  # change of command per step after a switch
     require_fallback: bool = False  # approve the task only with RECOVERY or TAIL at hand
+    hold_steps: int = 0  # observations after its own that an approved proposal may serve
+    plan_steps: int = 0  # observations after its own that a plan counts as fresh
+    row_steps: int = 1  # observations that one row of a plan is for
+    blend_steps: int = 1  # observations over which the command goes over to a new proposal, evenly
+    guard_low: tuple[float, ...] = ()  # bounds of the guarded values, inclusive
+    guard_high: tuple[float, ...] = ()
+    observation_budget_ns: int | None = None  # a latency budget within the validity
+    proposal_budget_ns: int | None = None
+    risk_budget_ns: int | None = None
+    recovery_budget_ns: int | None = None
     low32: FloatArray = field(init=False, repr=False, compare=False)
     high32: FloatArray = field(init=False, repr=False, compare=False)
     failsafe32: FloatArray = field(init=False, repr=False, compare=False)
+    guard_low32: FloatArray = field(init=False, repr=False, compare=False)
+    guard_high32: FloatArray = field(init=False, repr=False, compare=False)
     exit_risk: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -170,47 +205,61 @@ class Rules:
         _bounded("dwell_backoff", self.dwell_backoff, 1.0, 1e6)
         for name in ("observation", "proposal", "risk", "recovery", "tail", "command"):
             _whole(f"{name}_validity_ns", getattr(self, f"{name}_validity_ns"), 1)
-        for name, least in (("tail_limit", 0), ("switch_limit", 1), ("recovery_limit", 1)):
+        for name, least in _OPTIONAL:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least)
-        _whole("switch_window", self.switch_window, 1)
-        _whole("dwell_steps", self.dwell_steps, 0)
+        for name, least in _COUNTS:
+            _whole(name, getattr(self, name), least)
         _whole("dwell_limit", self.dwell_limit, self.dwell_steps)
         for name in ("shield", "require_fallback"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        step = self.max_step
-        if step is not None:
-            step = (step,) * len(low) if isinstance(step, float | int) else step
-            step = _numbers("max_step", step, len(low))
-            if min(step) <= 0.0:
-                raise ValueError(f"max_step must be above 0, got {step}")
+        step = _steps(self.max_step, len(low))
+        floor = _numbers("guard_low", self.guard_low)
+        ceiling = _numbers("guard_high", self.guard_high, len(floor), "guard_low")
         derived = {
             "action_low": low, "action_high": high, "failsafe": failsafe, "max_step": step,
             "low32": _inward(low, np.inf), "high32": _inward(high, -np.inf), "exit_risk": exit_risk,
+            "guard_low": floor, "guard_low32": _inward(floor, np.inf),
+            "guard_high": ceiling, "guard_high32": _inward(ceiling, -np.inf),
         }  # fmt: skip
         for name, value in derived.items():
             object.__setattr__(self, name, value)
         if not (self.low32 < self.high32).all():
             raise ValueError(f"action_low {low} must be below action_high {high} everywhere")
+        if not (self.guard_low32 < self.guard_high32).all():
+            raise ValueError(f"guard_low {floor} must be below guard_high {ceiling} everywhere")
         reason, stop = _vet_array(np.array(failsafe, np.float32), 1, self, _PROPOSAL)
         if reason is not _OK:
             raise ValueError(f"failsafe {failsafe} leaves the limits {low} .. {high}")
         object.__setattr__(self, "failsafe32", stop)
-        for array in (self.low32, self.high32, stop):
+        for array in (self.low32, self.high32, stop, self.guard_low32, self.guard_high32):
             array.flags.writeable = False
 
 
-def _numbers(name: str, values: Sequence[float], size: int | None = None) -> tuple[float, ...]:
+def _numbers(
+    name: str, values: Sequence[float], size: int | None = None, like: str = "action_low"
+) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a list of numbers, got {values!r}") from error
     if size is not None and len(numbers) != size:
-        raise ValueError(f"{name} needs {size} numbers like action_low, got {len(numbers)}")
+        raise ValueError(f"{name} needs {size} numbers like {like}, got {len(numbers)}")
     if not all(abs(number) <= 1e30 for number in numbers):  # leaves float32 room for arithmetic
         raise ValueError(f"{name} must be finite and within 1e30, got {numbers}")
     return numbers
+
+
+def _steps(step: float | tuple[float, ...] | None, size: int) -> tuple[float, ...] | None:
+    """The largest change of command per step, one number for each action."""
+    if step is None:
+        return None
+    steps = (step,) * size if isinstance(step, float | int) else step
+    steps = _numbers("max_step", steps, size)
+    if min(steps) <= 0.0:
+        raise ValueError(f"max_step must be above 0, got {steps}")
+    return steps
 
 
 def _bounded(name: str, value: float, low: float, high: float) -> None:
@@ -249,6 +298,14 @@ class Mode(NamedTuple):
     blocked_until: int = 0  # seq; failsafe before it, after chatter
 
 
+class Blend(NamedTuple):
+    """The way from one approved proposal to the next."""
+
+    proposal: int  # seq of the new one
+    first: int  # seq of the observation at which it took over
+    start: bytes  # (A,) float32: the command before it
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What `decide` remembers."""
@@ -261,6 +318,8 @@ class State:
     source: Source | None = None  # of this episode's last command
     action: bytes = b""  # this episode's last command, float32
     ramping: bool = False  # max_step still holds the command back
+    judged: int = -1  # seq of the newest proposal that was judged: none before it ever flies
+    blend: Blend | None = None
 
     @staticmethod
     def initial() -> "State":
@@ -273,6 +332,7 @@ class _Causes(NamedTuple):
     other_observation: Reason
     future: Reason
     stale: Reason
+    over_budget: Reason
     not_finite: Reason
     out_of_limits: Reason
 
@@ -304,10 +364,9 @@ def keep_plan(
         return state
     if not _is_observation(observation) or observation.seq != state.last_seq:
         return state
-    reason, plan = _vet_recovery(recovery, observation.seq, now_ns, rules)
+    reason, vetted = _vet_recovery(state, observation, recovery, now_ns, rules)
     if state.source is not Source.TASK or reason is not _OK:
         return state
-    vetted = Vetted(observation.seq, recovery.stamp_ns, observation.step, plan.tobytes())
     return replace(state, plan=vetted)
 
 
@@ -321,17 +380,14 @@ def decide(state: State, inputs: Inputs, now_ns: int, rules: Rules) -> tuple[Sta
         state = State(state.last_seq, state.last_now_ns, state.estop)
     if observation is None or stop is not _OK or fault is not _OK:
         return _failsafe(state, observation, now_ns, rules, (stop, fault))
-    seq, stamp_ns, step = observation
-    reason, task, risk = _judge_task(inputs, seq, now_ns, rules)
-    recovery_reason, plan = _vet_recovery(inputs.recovery, seq, now_ns, rules)
+    seq, stamp_ns, _ = observation
+    reason, task, risk, judged = _judge_task(state, inputs, observation, now_ns, rules)
+    recovery_reason, plan = _vet_recovery(state, observation, inputs.recovery, now_ns, rules)
     tail_reason = _tail_reason(state.plan, observation, now_ns, rules)
     if reason is _OK:
         fallback = recovery_reason is _OK or tail_reason is _OK
         reason = _return_reason(state.mode, risk, fallback, rules)
     mode = _next_mode(state.mode, reason is _OK or reason is _SHIELD_OFF, seq, rules)
-    vetted = state.plan
-    if inputs.recovery is not None and recovery_reason is _OK:
-        vetted = Vetted(seq, inputs.recovery.stamp_ns, step, plan.tobytes())
     if seq < mode.blocked_until:
         reason = recovery_reason = tail_reason = Reason.CHATTER
     elif _overstayed(state.mode, rules):
@@ -339,18 +395,18 @@ def decide(state: State, inputs: Inputs, now_ns: int, rules: Rules) -> tuple[Sta
         tail_reason = tail_reason or Reason.RECOVERY_LIMIT
 
     source, alternative = _preferred(reason, recovery_reason, tail_reason)
-    valid_until_ns = stamp_ns + rules.command_validity_ns
+    valid_until_ns, blend = stamp_ns + rules.command_validity_ns, None
     if source is Source.TASK:
-        action = task
-    elif source is Source.RECOVERY:
-        action = plan[0]
-    elif source is Source.TAIL and state.plan is not None:
-        action = _tail_row(state.plan, seq, rules)
+        action, blend = _blended(state.blend, state.action, (judged, seq), task, rules)
+    elif source is not Source.FAILSAFE and plan is not None:
+        action = _row(plan, seq, rules)
     else:
         action, valid_until_ns = rules.failsafe32, now_ns + rules.command_validity_ns
     action, limited = _slew(state, source, action, rules)
     action = np.minimum(np.maximum(action, rules.low32), rules.high32)  # the clamp comes last
-    new_state = State(seq, now_ns, False, vetted, mode, source, action.tobytes(), limited)
+    new_state = State(
+        seq, now_ns, False, plan, mode, source, action.tobytes(), limited, judged, blend
+    )
     return new_state, Decision(
         seq, action, source, reason, alternative, risk, valid_until_ns,
         recovery_reason, tail_reason, limited,
@@ -394,6 +450,8 @@ def _observation_reason(
         return Reason.OBSERVATION_FUTURE
     if age_ns > rules.observation_validity_ns or age_ns > rules.command_validity_ns:
         return Reason.OBSERVATION_STALE
+    if rules.observation_budget_ns is not None and age_ns > rules.observation_budget_ns:
+        return Reason.OBSERVATION_OVER_BUDGET
     if observation.seq > state.last_seq:
         return _OK
     return Reason.DUPLICATE if observation.seq == state.last_seq else Reason.SEQ_REVERSED
@@ -419,6 +477,7 @@ def _failsafe(
         plan=state.plan if stop is _OK else None,  # a tail bridges a lost input, never a stop
         source=Source.FAILSAFE,
         action=rules.failsafe32.tobytes(),
+        blend=None,
     )
     # Without a clock the command expires at once, and the plant takes its own failsafe.
     valid_until_ns = now_ns + rules.command_validity_ns if timed else 0
@@ -428,25 +487,33 @@ def _failsafe(
     )  # fmt: skip
 
 
+class _Link(NamedTuple):
+    """What ties an answer to an observation."""
+
+    seq: int  # the newest observation that it may answer
+    reach: int  # how many before that one it may answer instead
+    now_ns: int
+    validity_ns: int
+    budget_ns: int | None
+
+
 def _link_reason(
-    view: Proposal | Risk | Recovery | None,
-    kind: type,
-    seq: int,
-    now_ns: int,
-    validity_ns: int,
-    causes: _Causes,
+    view: Proposal | Risk | Recovery | None, kind: type, link: _Link, causes: _Causes
 ) -> Reason:
-    """Whether a view answers this very observation, and is fresh."""
+    """Whether a view answers this very observation, or one that is near enough, and is fresh."""
     if view is None:
         return causes.missing
     if type(view) is not kind or type(view.seq) is not int or type(view.stamp_ns) is not int:
         return causes.invalid
-    if view.seq != seq:
+    if not 0 <= link.seq - view.seq <= link.reach:
         return causes.other_observation
-    age_ns = now_ns - view.stamp_ns
+    age_ns = link.now_ns - view.stamp_ns
     if age_ns < 0:
         return causes.future
-    return causes.stale if age_ns > validity_ns else _OK
+    if age_ns > link.validity_ns:
+        return causes.stale
+    over = link.budget_ns is not None and age_ns > link.budget_ns
+    return causes.over_budget if over else _OK
 
 
 def _vet_array(
@@ -468,30 +535,40 @@ def _vet_array(
 
 
 def _judge_task(
-    inputs: Inputs, seq: int, now_ns: int, rules: Rules
-) -> tuple[Reason, FloatArray, float]:
-    """Recovery RL's rule: the proposal flies if its own risk is known and at most eps."""
-    proposal = inputs.proposal
-    reason = _link_reason(proposal, Proposal, seq, now_ns, rules.proposal_validity_ns, _PROPOSAL)
+    state: State, inputs: Inputs, observation: Observation, now_ns: int, rules: Rules
+) -> tuple[Reason, FloatArray, float, int]:
+    """Recovery RL's rule: the proposal flies if its own risk is known and at most eps.
+
+    Returns the reason, the action, its risk, and the seq of the newest proposal judged so far.
+    """
+    proposal, judged = inputs.proposal, state.judged
+    reach = min(rules.hold_steps, observation.step)  # not into another episode
+    validity = rules.proposal_validity_ns
+    link = _Link(observation.seq, reach, now_ns, validity, rules.proposal_budget_ns)
+    reason = _link_reason(proposal, Proposal, link, _PROPOSAL)
     if proposal is None or reason is not _OK:
-        return reason, _NOTHING, math.nan
+        return reason, _NOTHING, math.nan, judged
+    if proposal.seq < judged:
+        return Reason.PROPOSAL_OTHER_OBSERVATION, _NOTHING, math.nan, judged
+    judged = proposal.seq
     if type(proposal.proposal_id) is not int:
-        return Reason.PROPOSAL_INVALID, _NOTHING, math.nan
+        return Reason.PROPOSAL_INVALID, _NOTHING, math.nan, judged
     reason, task = _vet_array(proposal.action, 1, rules, _PROPOSAL)
     if reason is not _OK:
-        return reason, _NOTHING, math.nan
+        return reason, _NOTHING, math.nan, judged
     reason, risk = _vet_risk(inputs.risk, proposal, now_ns, rules)
     if not rules.shield:
-        return _SHIELD_OFF, task, risk
-    if reason is _OK and risk > rules.eps:
-        reason = Reason.RISK_TOO_HIGH
-    return reason, task, risk
+        return _SHIELD_OFF, task, risk, judged
+    if reason is _OK:
+        reason = Reason.RISK_TOO_HIGH if risk > rules.eps else _guard_reason(inputs.guarded, rules)
+    return reason, task, risk, judged
 
 
 def _vet_risk(
     risk: Risk | None, proposal: Proposal, now_ns: int, rules: Rules
 ) -> tuple[Reason, float]:
-    reason = _link_reason(risk, Risk, proposal.seq, now_ns, rules.risk_validity_ns, _RISK)
+    link = _Link(proposal.seq, 0, now_ns, rules.risk_validity_ns, rules.risk_budget_ns)
+    reason = _link_reason(risk, Risk, link, _RISK)
     if risk is None or reason is not _OK:
         return reason, math.nan
     if type(risk.proposal_id) is not int or type(risk.risk) not in _FLOATS:
@@ -504,13 +581,38 @@ def _vet_risk(
     return (_OK, value) if 0.0 <= value <= 1.0 else (Reason.RISK_OUT_OF_LIMITS, math.nan)
 
 
+def _guard_reason(guarded: FloatArray | None, rules: Rules) -> Reason:
+    """Whether the observation at hand is within its declared bounds; unknown is not."""
+    if not rules.guard_low:
+        return _OK
+    if type(guarded) is not np.ndarray or guarded.dtype != _FLOAT32:
+        return Reason.GUARD_INVALID
+    if guarded.shape != rules.guard_low32.shape:
+        return Reason.GUARD_INVALID
+    inside = (guarded >= rules.guard_low32) & (guarded <= rules.guard_high32)  # False for NaN
+    return _OK if inside.all() else Reason.GUARD_BREACHED
+
+
 def _vet_recovery(
-    recovery: Recovery | None, seq: int, now_ns: int, rules: Rules
-) -> tuple[Reason, FloatArray]:
-    reason = _link_reason(recovery, Recovery, seq, now_ns, rules.recovery_validity_ns, _RECOVERY)
+    state: State, observation: Observation, recovery: Recovery | None, now_ns: int, rules: Rules
+) -> tuple[Reason, Vetted | None]:
+    """Whether a plan may be used, and the last vetted plan: this one if so."""
+    seq, _, step = observation
+    kept = state.plan
+    reach = min(rules.plan_steps, step)
+    link = _Link(seq, reach, now_ns, rules.recovery_validity_ns, rules.recovery_budget_ns)
+    reason = _link_reason(recovery, Recovery, link, _RECOVERY)
     if recovery is None or reason is not _OK:
-        return reason, _NOTHING
-    return _vet_array(recovery.plan, 2, rules, _RECOVERY)
+        return reason, kept
+    if kept is not None and recovery.seq < kept.seq:
+        return Reason.RECOVERY_OTHER_OBSERVATION, kept
+    reason, plan = _vet_array(recovery.plan, 2, rules, _RECOVERY)
+    behind = seq - recovery.seq
+    if reason is _OK and behind // rules.row_steps >= len(plan):
+        reason = Reason.RECOVERY_ENDED
+    if reason is not _OK:
+        return reason, kept
+    return _OK, Vetted(recovery.seq, recovery.stamp_ns, step - behind, plan.tobytes())
 
 
 def _tail_reason(
@@ -518,23 +620,48 @@ def _tail_reason(
 ) -> Reason:
     if plan is None:
         return Reason.TAIL_MISSING
-    index = observation.seq - plan.seq
+    steps = observation.seq - plan.seq
     # seq and step advance together within an episode, also where observations were missed.
-    if not 0 < index == observation.step - plan.step:
+    if not 0 < steps == observation.step - plan.step:
         return Reason.TAIL_OTHER_EPISODE
     age_ns = now_ns - plan.stamp_ns
     if age_ns < 0:
         return Reason.TAIL_FUTURE
     if age_ns > rules.tail_validity_ns:
         return Reason.TAIL_STALE
-    beyond = rules.tail_limit is not None and index > rules.tail_limit
-    ended = (index + 1) * rules.low32.nbytes > len(plan.rows)
+    beyond = rules.tail_limit is not None and steps > rules.tail_limit
+    ended = (steps // rules.row_steps + 1) * rules.low32.nbytes > len(plan.rows)
     return Reason.TAIL_ENDED if beyond or ended else _OK
 
 
-def _tail_row(plan: Vetted, seq: int, rules: Rules) -> FloatArray:
-    offset = (seq - plan.seq) * rules.low32.nbytes
+def _row(plan: Vetted, seq: int, rules: Rules) -> FloatArray:
+    """The row of a plan that is for this observation."""
+    offset = (seq - plan.seq) // rules.row_steps * rules.low32.nbytes
     return np.frombuffer(plan.rows, np.float32, rules.low32.size, offset)
+
+
+def _blended(
+    blend: Blend | None, last: bytes, seqs: tuple[int, int], task: FloatArray, rules: Rules
+) -> tuple[FloatArray, Blend | None]:
+    """Go over evenly from the last task command to a new proposal, if the rules say so.
+
+    Args:
+        blend: the way under way; None unless the last command was the task's.
+        last: the last command.
+        seqs: of the proposal, and of the observation.
+    """
+    proposal, seq = seqs
+    if rules.blend_steps == 1:
+        return task, None
+    if blend is None:
+        return task, Blend(proposal, seq, task.tobytes())
+    if blend.proposal != proposal:
+        blend = Blend(proposal, seq, last)
+    done, whole = seq - blend.first + 1, proposal + rules.blend_steps - blend.first
+    if done >= whole:
+        return task, blend
+    start = np.frombuffer(blend.start, np.float32)
+    return start + (task - start) * np.float32(done / whole), blend
 
 
 def _return_reason(mode: Mode, risk: float, fallback: bool, rules: Rules) -> Reason:

@@ -21,7 +21,7 @@ from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CONFIG = "shield_cosmic_ray.toml"
-TESTS = ("test_shield.py", "test_shield_exhaustive.py")
+TESTS = ("test_shield.py", "test_shield_rates.py", "test_shield_exhaustive.py")
 # Most mutants live for half a second, and that is pytest starting: no plugins, plain asserts.
 PYTEST = "-m pytest -x -q --import-mode=importlib --assert=plain -p no:cacheprovider"
 RUN_TESTS = "".join(

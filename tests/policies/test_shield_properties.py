@@ -2,7 +2,8 @@
 
 import copy
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
@@ -40,6 +41,7 @@ BASE: dict[str, Any] = {
     "command_validity_ns": PERIOD,
 }
 PLAIN = Rules(**BASE)
+GUARD_LOW, GUARD_HIGH = (-0.7, 0.1), (0.5, 0.9)
 ACTION_SLACK = 2e-5  # rounding that the shield clips
 quick = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -106,7 +108,11 @@ def any_inputs(draw: st.DrawFn) -> Any:
         draw(st.one_of(recoveries, oddities, risks)),
         draw(st.one_of(st.just(True), oddities)),
         draw(st.one_of(st.just(False), st.just(False), oddities)),
+        draw(st.one_of(any_array(), oddities)),
     )
+
+
+budgets = st.none() | st.sampled_from([1, PERIOD // 2, PERIOD, 2 * PERIOD])
 
 
 @st.composite
@@ -123,7 +129,17 @@ def any_rules(draw: st.DrawFn) -> Rules:
         "tail_limit": draw(st.none() | st.integers(0, 4)),
         "max_step": draw(st.none() | st.floats(1e-3, 3)),
         "require_fallback": draw(st.booleans()),
+        "hold_steps": draw(st.sampled_from([0, 0, 0, 1, 3, 9])),
+        "plan_steps": draw(st.sampled_from([0, 0, 0, 1, 3, 9])),
+        "row_steps": draw(st.sampled_from([1, 1, 1, 2, 3])),
+        "blend_steps": draw(st.sampled_from([1, 1, 1, 2, 5])),
+        "observation_budget_ns": draw(budgets),
+        "proposal_budget_ns": draw(budgets),
+        "risk_budget_ns": draw(budgets),
+        "recovery_budget_ns": draw(budgets),
     }
+    if draw(st.integers(0, 3)) == 0:
+        options |= {"guard_low": GUARD_LOW, "guard_high": GUARD_HIGH}
     options["eps_exit"] = draw(st.none() | st.floats(0, options["eps"]))
     return Rules(**{**BASE, **options})
 
@@ -172,7 +188,8 @@ def plausible_inputs(draw: st.DrawFn, seq: int, now: int, step: int, faults: boo
     if kind in ("missing", "odd"):
         recovery = None if kind == "missing" else draw(recoveries)
     armed = draw(st.sampled_from([True] * 9 + [False, 1])) if faults else True
-    return Inputs(observation, proposal, risk, recovery, armed, False)
+    guarded = np.array([draw(number), draw(number)], np.float32)
+    return Inputs(observation, proposal, risk, recovery, armed, False, guarded)
 
 
 @st.composite
@@ -193,9 +210,52 @@ def plausible_runs(draw: st.DrawFn, faults: bool = True) -> list[tuple[Inputs, i
 # The invariants, from the inputs alone
 
 
-def answers(view: Any, inputs: Inputs, now: int, validity: int) -> bool:
-    """Whether a view is about the observation of these inputs, and of age 0 to its validity."""
-    return bool(view.seq == inputs.observation.seq and 0 <= now - view.stamp_ns <= validity)
+class Bounds(NamedTuple):
+    """For how many observations after its own an answer may serve, and how old it may be."""
+
+    reach: int
+    validity: int
+    budget: int | None
+
+
+def bounds(rules: Rules, name: str) -> Bounds:
+    reach = {"proposal": rules.hold_steps, "recovery": rules.plan_steps}.get(name, 0)
+    budget = getattr(rules, f"{name}_budget_ns")
+    return Bounds(reach, getattr(rules, f"{name}_validity_ns"), budget)
+
+
+def answers(view: Any, inputs: Inputs, now: int, within: Bounds) -> bool:
+    """Whether a view is about the observation of these inputs or near enough before, and fresh."""
+    behind = inputs.observation.seq - view.seq
+    age = now - view.stamp_ns
+    near = 0 <= behind <= min(within.reach, inputs.observation.step)
+    return bool(near and 0 <= age <= within.validity and age <= (within.budget or age))
+
+
+def guard_holds(guarded: Any, rules: Rules) -> bool:
+    exact = guarded.astype(float) if rules.guard_low else np.zeros(0)
+    return bool(((exact >= rules.guard_low) & (exact <= rules.guard_high)).all())
+
+
+def planned_rows(seen: list[Inputs], now: int, rules: Rules) -> list[Any]:
+    """Rows that earlier plans have for the last observation."""
+    observation, rows = seen[-1].observation, []
+    for earlier in seen[:-1]:
+        if type(earlier) is not Inputs or type(earlier.recovery) is not Recovery:
+            continue
+        plan, then = earlier.recovery, earlier.observation
+        if type(then) is not Observation or {*map(type, (*then, *plan[:2]))} != {int}:
+            continue
+        if not 0 <= then.seq - plan.seq <= rules.plan_steps:
+            continue
+        steps = observation.seq - plan.seq
+        same_episode = observation.seq - then.seq == observation.step - then.step
+        limit = 99 if rules.tail_limit is None else rules.tail_limit
+        fresh = 0 <= now - plan.stamp_ns <= rules.tail_validity_ns
+        row = steps // rules.row_steps
+        if same_episode and fresh and 0 < steps <= limit and row < len(plan.plan):
+            rows.append(plan.plan[row])
+    return rows
 
 
 def check_command(decision: Decision, now: Any, rules: Rules) -> None:
@@ -228,38 +288,29 @@ def check_choice(seen: list[Inputs], decision: Decision, now: int, rules: Rules)
     assert inputs.armed is True and inputs.estop is False
     observation = inputs.observation
     assert decision.seq == observation.seq
-    assert answers(observation, inputs, now, rules.observation_validity_ns)
+    assert answers(observation, inputs, now, bounds(rules, "observation"))
     assert decision.valid_until_ns == observation.stamp_ns + rules.command_validity_ns
     if decision.source is Source.TASK:
         proposal, risk = inputs.proposal, inputs.risk
-        assert answers(proposal, inputs, now, rules.proposal_validity_ns)
+        assert answers(proposal, inputs, now, bounds(rules, "proposal"))
         wanted = [proposal.action]
         if rules.shield:
-            assert answers(risk, inputs, now, rules.risk_validity_ns)
+            of_proposal = inputs._replace(observation=observation._replace(seq=proposal.seq))
+            assert answers(risk, of_proposal, now, bounds(rules, "risk"))
             assert risk.proposal_id == proposal.proposal_id
             assert 0 <= risk.risk <= rules.eps
             assert decision.risk == risk.risk
+            assert guard_holds(inputs.guarded, rules)
         if rules.require_fallback and rules.shield:
             assert decision.alternative is not Source.FAILSAFE or Reason.RECOVERY_LIMIT in decision
     elif decision.source is Source.RECOVERY:
-        assert answers(inputs.recovery, inputs, now, rules.recovery_validity_ns)
-        wanted = [inputs.recovery.plan[0]]
+        assert answers(inputs.recovery, inputs, now, bounds(rules, "recovery"))
+        behind = observation.seq - inputs.recovery.seq
+        wanted = [inputs.recovery.plan[behind // rules.row_steps]]
     else:
-        wanted = [
-            earlier.recovery.plan[observation.seq - earlier.observation.seq]
-            for earlier in seen[:-1]
-            if type(earlier) is Inputs
-            and type(earlier.recovery) is Recovery
-            and type(earlier.observation) is Observation
-            and {*map(type, earlier.observation), type(earlier.recovery.stamp_ns)} == {int}
-            and earlier.recovery.seq == earlier.observation.seq
-            and 0 <= now - earlier.recovery.stamp_ns <= rules.tail_validity_ns
-            and 0 < observation.seq - earlier.observation.seq < len(earlier.recovery.plan)
-            and observation.seq - earlier.observation.seq
-            == observation.step - earlier.observation.step
-            <= (99 if rules.tail_limit is None else rules.tail_limit)
-        ]
-    if not decision.limited:
+        wanted = planned_rows(seen, now, rules)
+    blending = decision.source is Source.TASK and rules.blend_steps > 1
+    if not decision.limited and not blending:
         distances = [abs(decision.action - action).max() for action in wanted]
         assert min(distances) <= ACTION_SLACK
 
@@ -396,6 +447,93 @@ def test_by_default_it_is_recovery_rl(run, eps):
         assert decision.source is source
         assert np.allclose(decision.action, executed, rtol=0, atol=ACTION_SLACK)
         assert decision.risk == inputs.risk.risk
+
+
+# Several rates in one graph
+
+
+@st.composite
+def runs_at_several_rates(draw: st.DrawFn) -> tuple[list[tuple[Inputs, int]], dict[str, Any]]:
+    """A plant, a policy every k-th and a planner every m-th observation, both late by chance."""
+    every, planner_every = draw(st.integers(1, 5)), draw(st.integers(1, 7))
+    number = st.integers(-100, 100).map(lambda percent: percent / 100)
+    guarded = st.sampled_from([(0.0, 0.5)] * 6 + [(0.6, 0.5), (0.0, math.nan)])
+    pending: list[tuple[int, Any]] = []
+    held: dict[type, Any] = {Proposal: None, Risk: None, Recovery: None}
+    steps, step, now = [], 0, 0
+    for seq in range(draw(st.integers(1, 24))):
+        now += PERIOD // 5
+        step = 0 if draw(st.integers(0, 19)) == 0 else step + (seq > 0)
+        late = st.integers(0, 3).map(lambda periods: seq + periods)  # noqa: B023  drawn at once
+        if step % every == 0:
+            task = np.array([draw(number), 0.4 + 0.3 * draw(number)], np.float32)
+            value, when = draw(st.sampled_from([0.0, 0.1, 0.25, 0.4, 1.0])), draw(late)
+            pending.append((when, Proposal(seq, now, seq, task)))
+            pending.append((when + draw(st.integers(0, 1)), Risk(seq, now, seq, value)))
+        if step % planner_every == 0:
+            rows = [[draw(number), 0.4] for _ in range(draw(st.integers(1, 4)))]
+            pending.append((draw(late), Recovery(seq, now, np.array(rows, np.float32), 0.0)))
+        for when, view in pending:
+            if when == seq:
+                held[type(view)] = view
+        values = np.array(draw(guarded), np.float32)
+        views = (held[Proposal], held[Risk], held[Recovery])
+        steps.append((Inputs(Observation(seq, now, step), *views, True, False, values), now))
+    rates = {"hold_steps": every + draw(st.integers(-1, 2)), "row_steps": every}
+    rates |= {"plan_steps": planner_every - 1, "blend_steps": draw(st.sampled_from([1, every]))}
+    return steps, rates
+
+
+@quick
+@given(runs_at_several_rates(), st.booleans())
+def test_at_several_rates_every_command_is_approved_or_recovery_or_failsafe(flown, guarding):
+    run, rates = flown
+    guard = {"guard_low": GUARD_LOW, "guard_high": GUARD_HIGH} if guarding else {}
+    rules, state, seen = Rules(**{**BASE, **rates, **guard}), State(), []
+    newest, approved = -1, []
+    for inputs, now in run:
+        seen.append(inputs)
+        if inputs.observation.step == 0:
+            approved.clear()
+        state, decision = decide(state, inputs, now, rules)
+        check_command(decision, now, rules)
+        check_choice(seen, decision, now, rules)
+        if decision.source is Source.TASK:
+            assert inputs.proposal.seq >= newest  # an older one never comes back
+            newest = inputs.proposal.seq
+            approved.append(inputs.proposal.action)
+            low, high = np.min(approved, axis=0), np.max(approved, axis=0)
+            assert (decision.action >= low - 1e-6).all()  # between approved actions
+            assert (decision.action <= high + 1e-6).all()
+            if inputs.observation.seq - newest >= rules.blend_steps - 1:
+                assert abs(decision.action - inputs.proposal.action).max() <= ACTION_SLACK
+
+
+@quick
+@given(runs_at_several_rates())
+def test_an_approval_is_for_the_declared_number_of_observations_and_no_more(flown):
+    run, rates = flown
+    rules, state = Rules(**{**BASE, **rates}), State()
+    for inputs, now in run:
+        state, decision = decide(state, inputs, now, rules)
+        if inputs.proposal is not None:
+            behind = inputs.observation.seq - inputs.proposal.seq
+            if behind > rules.hold_steps or behind > inputs.observation.step:
+                assert decision.source is not Source.TASK
+
+
+@quick
+@given(plausible_runs(), any_rules(), st.integers(1, 9), st.integers(2, 9))
+def test_with_an_answer_for_every_observation_the_rates_change_nothing(run, rules, reach, rows):
+    """Held or not, what answers the very observation decides; only what is missing differs."""
+    one_rate = replace(rules, hold_steps=0, plan_steps=0, row_steps=1, blend_steps=1)
+    rates = replace(one_rate, hold_steps=reach, plan_steps=reach, row_steps=rows)
+    for inputs, now in run:
+        views = (inputs.proposal, inputs.recovery)
+        if any(getattr(v, "seq", None) != getattr(inputs.observation, "seq", 0) for v in views):
+            continue
+        one, several = (decide(State(), inputs, now, r) for r in (one_rate, rates))
+        assert one[0] == several[0] and repr(one[1]) == repr(several[1])
 
 
 # Options
