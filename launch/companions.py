@@ -1,8 +1,8 @@
 """What models bring along: a training run names its files, and says at which risk they were flown.
 
 On the command line `run=DIR` stands for the arguments policy, critic, dynamics, recovery, samples,
-encoder, latent_critic, eps, method, horizon and population, and `critic=FILE` for the last four if
-the run that made it left its manifest beside the file. What is given by itself wins.
+encoder, latent_critic, eps, method, horizon, population and cost, and `critic=FILE` for the last
+five if the run that made it left its manifest beside the file. What is given by itself wins.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _SETTINGS = {  # argument -> setting of the run
     "method": "planner_method",
     "horizon": "horizon",
     "population": "planner_population",
+    "cost": "cost",
 }
 _SAMPLES = 1000  # for runs that trained a critic and flew without a shield
 

@@ -102,7 +102,7 @@ def prepare(trained: Trained, request: Request) -> Flight:
     versions = _versions(files, interface)
     flight = Flight(request, trained.env, None, files, config, interface, versions, notes=notes)
     if request.video is None:
-        flight.env = registry.make_flat(trained.env)
+        flight.env = _judged(registry.make_flat(trained.env), flight)
     else:
         _set_scene(flight)
     return flight
@@ -158,11 +158,21 @@ def _set_scene(flight: Flight) -> None:
         flight.scene = scenes.PixelScene(shape)
     else:
         env = _rendered(flight)
-    flight.env = scenes.Watched(env or registry.make_flat(flight.env_name))
+    flight.env = scenes.Watched(_judged(env or registry.make_flat(flight.env_name), flight))
     if flight.scene is None:
         eps = flight.config.eps if flight.shielded else float("nan")
         low, high = flight.interface.action_low, flight.interface.action_high
         flight.scene = scenes.SignalScene(low, high, eps)
+
+
+def _judged(env: Any, flight: Flight) -> Any:
+    """The environment, with what the run was told to take for a violation."""
+    if flight.config.cost == "info":
+        return env
+    from safetypilot.envs import costs
+    from safetypilot.policies.learn.world import Costed
+
+    return Costed(env, costs.cost_function(flight.config.cost, flight.env_name))
 
 
 def _rendered(flight: Flight) -> Any:

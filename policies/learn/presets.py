@@ -96,11 +96,12 @@ _EXTRACTION: dict[str, Any] = {
     "episodes": 150,
 }
 
-# The walkers without bonus: published multipliers with LR and RCPO alone, and sizes usual for them.
+# The walkers without bonus: published multipliers with LR and RCPO alone. Networks and batches half
+# the usual size: 100,000 steps of two seeds in a quarter of an hour on one core.
 _WALKER: dict[str, Any] = {
     "automatic_alpha": True,
-    "hidden": 256,
-    "batch": 256,
+    "hidden": 128,
+    "batch": 128,
     "positive_fraction": 0.0,
     "start_steps": 1_000,
     "offline_size": 5_000,

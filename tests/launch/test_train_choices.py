@@ -40,6 +40,19 @@ def test_choices_are_learned_and_fly(algorithm: str, tmp_path: Path) -> None:
     assert list(model.contract.action_names) == ["choice_0", "choice_1"]
 
 
+def test_what_violates_is_remembered(tmp_path: Path) -> None:
+    result = call("sac", tmp_path, "--cost", "termination", "--json")
+    assert result.exit_code == 0, result.output
+    from safetypilot.launch.graph import load
+
+    graph = load("any", [f"run={tmp_path}", "shield=off"])
+    assert graph.arguments["cost"] == "termination"
+    assert graph.arguments["env"] == "CartPole-v1"
+    words = ["evaluate", str(tmp_path), "--episodes", "3", "--json"]
+    figures = json.loads(CliRunner().invoke(cli.app, words, prog_name="safetypilot").stdout)
+    assert figures["violations"] == 3  # a policy of 60 steps lets the pole fall
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
