@@ -224,7 +224,7 @@ def machine(check: Check) -> None:
     """Warns of CPUs that this machine does not have; the node then runs on any."""
     here = os.sched_getaffinity(0)
     for node in check.nodes:
-        missing = sorted(set(node.cpus) - here)
+        missing = sorted({*node.cpus, *node.realtime.get("cpus", ())} - here)
         if missing:
             listed = ", ".join(map(str, missing))
             check.warnings.append(

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+
+from safetypilot.launch import doctor_realtime
+from safetypilot.launch.finding import Finding
 
 _NEEDED = ("numpy", "pyzmq", "msgpack", "mujoco", "gymnasium", "onnxruntime", "pydantic", "typer")
-
-
-class Finding(NamedTuple):
-    """One thing about the machine. `level` is ok, note (works, but) or bad (will not work)."""
-
-    name: str
-    value: Any
-    level: str = "ok"
-    advice: str = ""
 
 
 def examine(seconds: float = 1.0) -> list[Finding]:
@@ -30,8 +22,7 @@ def examine(seconds: float = 1.0) -> list[Finding]:
         *_packages(),
         _torch(),
         _cpus(),
-        _realtime(),
-        _memlock(),
+        *doctor_realtime.examine(),
         _runtime_dir(),
         _jitter(seconds),
     ]
@@ -69,27 +60,6 @@ def _cpus() -> Finding:
         return Finding("cpus", text, "note", "a graph of five nodes wants two or more")
     busy = load > 0.75 * usable
     return Finding("cpus", text, "note" if busy else "ok", "other work is running" if busy else "")
-
-
-def _realtime() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
-    pid = os.fork()
-    if pid == 0:  # tried in a child, so that this process keeps its own scheduling
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    allowed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    text = f"SCHED_FIFO {'allowed' if allowed else 'refused'}, rtprio limit {soft}"
-    advice = "" if allowed else "runs without; for tighter deadlines: rtprio in limits.conf"
-    return Finding("real-time privilege", text, "ok" if allowed else "note", advice)
-
-
-def _memlock() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    unlimited = soft == resource.RLIM_INFINITY
-    return Finding("memlock", "unlimited" if unlimited else f"{soft // 1024} KiB")
 
 
 def _runtime_dir() -> Finding:

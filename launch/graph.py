@@ -171,7 +171,7 @@ class _Loading:
         restart = Restart(**node.restart.model_dump())
         return NodeSpec(
             name, node.type, kind.module, config, tuple(inputs), tuple(outputs), restart,
-            tuple(node.cpus), node.nice,
+            tuple(node.cpus), node.nice, check.file.realtime_of(node),
         )  # fmt: skip
 
     def config(self, name: str, node: Node, kind: registry.NodeType) -> dict[str, Any] | None:

@@ -42,6 +42,7 @@ class NodePlan:
         node: "module:Class".
         inputs, outputs: topics by the graph's names.
         remap: the node's own topic names -> the graph's.
+        realtime: see nodes/kernel/schedule.py, Settings.
     """
 
     name: str
@@ -52,6 +53,7 @@ class NodePlan:
     remap: dict[str, str] = field(default_factory=dict)
     cpus: tuple[int, ...] = ()
     nice: int = 0
+    realtime: dict[str, Any] = field(default_factory=dict)
     restart: Restart = Restart()
 
 
@@ -151,6 +153,7 @@ class Plan:
             absent=[local.get(topic, topic) for topic in node.inputs if not self.writer(topic)],
             cpus=list(node.cpus),
             nice=node.nice,
+            realtime=node.realtime,
             supervisor_pid=pid,
         )
 

@@ -44,6 +44,7 @@ class NodeSpec:
     restart: Restart = Restart()
     cpus: tuple[int, ...] = ()
     nice: int = 0
+    realtime: dict[str, Any] = field(default_factory=dict)
 
     @property
     def remap(self) -> dict[str, str]:
@@ -204,5 +205,6 @@ def _node_plan(node: NodeSpec) -> plan.NodePlan:
         remap=node.remap,
         cpus=node.cpus,
         nice=node.nice,
+        realtime=node.realtime,
         restart=plan.Restart(restart.policy, restart.backoff, restart.backoff_max, restart.max),
     )

@@ -109,6 +109,39 @@ class Restart(Entry):
         return self
 
 
+class Realtime(Entry):
+    """What nodes ask of the machine in real time; a node's own section overrides field by field."""
+
+    when: bool = Field(default=True, description="off: as if this section were not there")
+    policy: Literal["fifo", "other"] | None = Field(
+        default=None, description="fifo: SCHED_FIFO, before all ordinary work on the CPU"
+    )
+    priority: Int | None = Field(
+        default=None, ge=1, le=98, description="of SCHED_FIFO; the higher one preempts"
+    )
+    cpus: list[Annotated[Int, Field(ge=0)]] | None = Field(
+        default=None, description="CPU set, in place of the node's cpus"
+    )
+    lock_memory: bool | None = Field(default=None, description="no page of it is ever swapped out")
+    gc: Literal["off", "frozen", "on"] | None = Field(
+        default=None, description="garbage collection; off: in quiet moments only"
+    )
+    timer_slack_us: Int | None = Field(
+        default=None, ge=0, le=1_000_000, description="how late a wake-up may be made on purpose"
+    )
+
+    def over(self, below: Realtime | None) -> dict[str, Any]:
+        """What is asked for: this section's fields, and those of the one below where it has none.
+
+        Returns:
+            A section that is off asks for nothing, whatever stands below.
+        """
+        if not self.when:
+            return {}
+        fields = self.model_dump(exclude={"when"}, exclude_none=True)
+        return {**(below.over(None) if below else {}), **fields}
+
+
 class Node(Entry):
     """One node: a process in real time."""
 
@@ -118,6 +151,7 @@ class Node(Entry):
     restart: Annotated[Restart, BeforeValidator(_restart)] = Restart()
     cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")
     nice: Int = Field(default=0, ge=-20, le=19, description="negative is favoured")
+    realtime: Realtime | None = Field(default=None, description="over the launch file's own")
 
 
 class TopicOptions(Entry):
@@ -184,9 +218,19 @@ class LaunchFile(Entry):
     duration: Float | None = Field(
         default=None, gt=0, le=1e9, description="or after so many seconds"
     )
+    realtime: Realtime | None = Field(
+        default=None, description="what all nodes ask of the machine in real time"
+    )
     nodes: dict[Name, Node] = Field(min_length=1, max_length=200)
     topics: dict[Name, TopicOptions] = {}
     remap: dict[Name, dict[Name, Name]] = Field(
         default={}, description="node: {the node's own topic name: the graph's}"
     )
     script: list[Step] = []
+
+    def realtime_of(self, node: Node) -> dict[str, Any]:
+        """What a node asks of the machine; the launch file's section, if off, is for all nodes."""
+        if self.realtime is not None and not self.realtime.when:
+            return {}
+        own = node.realtime or Realtime()
+        return own.over(self.realtime)

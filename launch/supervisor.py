@@ -53,6 +53,7 @@ class Supervisor:
         self._script = list(run.plan.script)
         self._scripting = False
         self._hanging: set[str] = set()
+        self._lacking: set[str] = set()  # what the machine refuses, each said once
         self._decode = Codec(EpisodeReport, Interface.from_dict(run.plan.interface).dims).decode
 
     def run(self) -> None:
@@ -163,6 +164,11 @@ class Supervisor:
     def _on_event(self, member: Member, data: dict[str, Any]) -> None:
         if data.get("kind") == "promoted" and data.get("path"):
             member.promoted = str(data["path"])
+        if data.get("kind") == "realtime":
+            for text in sorted(set(data.get("missing", ())) - self._lacking):
+                self._lacking.add(text)
+                self._say("realtime", f"{text}; running without")
+            return
         self.progress.event(member.name, data)
 
     def _watch(self) -> None:

@@ -132,6 +132,7 @@ class Spec:
         remap: the node's own topic names -> the graph's.
         absent: optional inputs that no node of this graph writes (own names).
         cpus: CPU set, or empty for any. nice: 0 is normal, negative is favoured.
+        realtime: what the node asks of the machine; see nodes/kernel/schedule.py, Settings.
     """
 
     name: str
@@ -148,5 +149,6 @@ class Spec:
     absent: list[str] = field(default_factory=list)
     cpus: list[int] = field(default_factory=list)
     nice: int = 0
+    realtime: dict[str, Any] = field(default_factory=dict)
     supervisor_pid: int = 0
     generation: int = 0  # how often the node has been restarted

@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetypilot.nodes.kernel import schedule
 from safetypilot.nodes.kernel.errors import KernelError, NodeError
 from safetypilot.nodes.kernel.lockstep import Host, serve
 from safetypilot.nodes.kernel.node import Node, Spec
@@ -26,14 +28,15 @@ def main(node_class: type[Node]) -> None:
         sys.exit(f"usage: {Path(sys.argv[0]).name} SPEC.json (the supervisor starts nodes)")
     spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
     _tie_to_parent(spec)
-    _take_priority(spec)
+    _take_nice(spec)
     sys.setswitchinterval(0.0005)  # a background thread may hold the loop up no longer than this
     try:
         config = build_config(node_class, spec.config)
+        granted = _schedule(spec)
         if spec.clock == "lockstep":
             serve(Host(node_class, spec, config), spec)
         else:
-            RealtimeExecutor(node_class, spec, config).run()
+            RealtimeExecutor(node_class, spec, config, granted).run()
     except (NodeError, KernelError) as error:
         sys.stderr.write(f"{spec.name}: {error}\n")
         sys.exit(EXIT_UNUSABLE)
@@ -59,22 +62,26 @@ def _tie_to_parent(spec: Spec) -> None:
         sys.exit(0)  # it died before the request above
 
 
-def _take_priority(spec: Spec) -> None:
-    """CPU set and niceness; said once and gone without where the machine refuses."""
-    if spec.cpus:
-        allowed = set(spec.cpus) & os.sched_getaffinity(0)
-        if allowed:
-            os.sched_setaffinity(0, allowed)
-        else:
-            sys.stderr.write(
-                f"{spec.name}: none of the CPUs {spec.cpus} is available; any is used\n"
-            )
-    if spec.nice:
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
-            # Each session is a scheduling group of its own, within which alone nice counts; the
-            # group has a niceness too (sched(7), autogroup).
-            if _AUTOGROUP.exists():
-                _AUTOGROUP.write_text(str(spec.nice))
-        except OSError:
-            sys.stderr.write(f"{spec.name}: may not take nice {spec.nice}; running without\n")
+def _schedule(spec: Spec) -> schedule.Granted:
+    """Takes what the launch file asks of the machine; says once what it does not give."""
+    settings = schedule.Settings.of(spec.realtime if spec.clock == "realtime" else {})
+    if not settings.cpus:
+        settings = replace(settings, cpus=tuple(spec.cpus))
+    granted = schedule.apply(settings)
+    for text in granted.missing:
+        sys.stderr.write(f"{spec.name}: {text}; running without\n")
+    return granted
+
+
+def _take_nice(spec: Spec) -> None:
+    """Niceness; said once and gone without where the machine refuses."""
+    if not spec.nice:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+        # Each session is a scheduling group of its own, within which alone nice counts; the
+        # group has a niceness too (sched(7), autogroup).
+        if _AUTOGROUP.exists():
+            _AUTOGROUP.write_text(str(spec.nice))
+    except OSError:
+        sys.stderr.write(f"{spec.name}: may not take nice {spec.nice}; running without\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic_ns, sleep
 from typing import Any
 
+from safetypilot.nodes.kernel import schedule
 from safetypilot.nodes.kernel.clock import RealClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram, InputHealth
@@ -44,9 +45,16 @@ class RealtimeExecutor:
     closes and the process exits 0, within 1 s; when its parent is gone the same happens.
     """
 
-    def __init__(self, node_class: type[Node], spec: Spec, config: Any) -> None:
+    def __init__(
+        self,
+        node_class: type[Node],
+        spec: Spec,
+        config: Any,
+        granted: schedule.Granted | None = None,
+    ) -> None:
         self.spec = spec
-        self._zmq = open_context()
+        self._granted = granted or schedule.Granted(schedule.Settings())
+        self._zmq = open_context(self._granted.io_priority)
         self._endpoints = Endpoints(spec.runtime_dir)
         interface = Interface.from_dict(spec.interface)
         self._codecs = codecs(interface.dims)
@@ -116,6 +124,7 @@ class RealtimeExecutor:
         self, work: Callable[[], Any], done: Callable[[Any, int], None], name: str
     ) -> None:
         def job() -> None:
+            schedule.stand_aside(self._granted)
             try:
                 result: Any = work()
             except Exception as error:  # noqa: BLE001  handed to the node, which reports it
@@ -130,9 +139,11 @@ class RealtimeExecutor:
         """Configures the node, reports ready, and serves until told to stop."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
+        schedule.guard(self._granted, self._on_runaway)
         self.node.configure()
-        gc.collect()
-        gc.freeze()
+        schedule.rise(self._granted)
+        if self._granted.missing:
+            self.event("realtime", {"missing": list(self._granted.missing)})
         self._report.send("ready", {"pid": os.getpid(), "generation": self.spec.generation})
         try:
             while self._running:
@@ -149,6 +160,12 @@ class RealtimeExecutor:
 
     def _on_signal(self, *_: Any) -> None:
         self._running = False
+
+    def _on_runaway(self) -> None:
+        seconds = schedule.RUNAWAY_US / 1e6
+        text = f"ran for {seconds:g} s without sleeping; it has lost SCHED_FIFO until it restarts"
+        sys.stderr.write(f"{self.spec.name}: {text}\n")
+        self.event("runaway", {"text": text})
 
     def _turn(self) -> None:
         now = monotonic_ns()

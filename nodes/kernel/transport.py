@@ -30,9 +30,20 @@ _LONGEST_IPC_PATH = 100
 POLLIN, NOBLOCK, EVENTS = zmq.POLLIN, zmq.NOBLOCK, zmq.EVENTS
 
 
-def open_context() -> zmq.Context[Any]:
-    """One I/O thread; it inherits this process's CPU set and niceness."""
-    return zmq.Context(1)
+def open_context(fifo_priority: int | None = None) -> zmq.Context[Any]:
+    """One I/O thread; it inherits this process's CPU set and niceness.
+
+    Args:
+        fifo_priority: of the I/O thread under SCHED_FIFO, which this process must be allowed to
+            take (libzmq aborts otherwise); None: an ordinary thread.
+    """
+    context: zmq.Context[Any] = zmq.Context(1)
+    if fifo_priority is not None:
+        context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_FIFO)
+        context.set(zmq.THREAD_PRIORITY, fifo_priority)
+        for cpu in os.sched_getaffinity(0):
+            context.set(zmq.THREAD_AFFINITY_CPU_ADD, cpu)
+    return context
 
 
 def has_frame(socket: zmq.Socket[Any]) -> bool:

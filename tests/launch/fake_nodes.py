@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,10 @@ class Pilot(Node):
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if self.config.fail == "deaf" and message.seq > 3:
             ctypes.CDLL(None).sleep(1000)
+        if self.config.fail == "runaway" and message.seq == 4:
+            end = thread_time() + 0.8  # longer than a real-time process may go without sleeping
+            while thread_time() < end:
+                pass
         if self.config.fail == "leave" and message.seq > 3:
             os._exit(0)
         if self.config.fail == "crash" and message.seq & 0xFFFFFFFF > 3:
