@@ -58,7 +58,8 @@ def test_only_the_transport_knows_zeromq_sockets() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"^\s*(import|from) zmq", path.read_text(), re.M)
     }
-    assert users == {"nodes/kernel/transport.py"}
+    bare = {path for path in users if path.startswith("launch/bench/peers/bare")}
+    assert users - bare == {"nodes/kernel/transport.py"}  # what it is measured against may, too
 
 
 @pytest.mark.parametrize("module", DEPLOYED)
