@@ -54,12 +54,13 @@ class InputHealth:
     """Alive, at rate and valid, for one input: the same thresholds in simulation as on a robot."""
 
     __slots__ = (
-        "age", "drops", "expected_ns", "gaps", "last_ns", "last_seq", "mean_period_ns",
+        "age", "drops", "every", "expected_ns", "gaps", "last_ns", "last_seq", "mean_period_ns",
         "received", "stale_ns",
     )  # fmt: skip
 
-    def __init__(self, period_ns: int, stale_after_periods: float) -> None:
+    def __init__(self, period_ns: int, stale_after_periods: float, every: int = 1) -> None:
         self.expected_ns = period_ns
+        self.every = every  # a message comes for every so many-th observation
         self.stale_ns = period_ns * stale_after_periods
         self.received = 0
         self.gaps = 0  # sequence numbers that never arrived
@@ -76,7 +77,7 @@ class InputHealth:
                 0.05 if self.received > 20 else 1 / self.received
             )
             if seq > self.last_seq + 1:
-                self.gaps += seq - self.last_seq - 1
+                self.gaps += (seq - self.last_seq - 1) // self.every
         self.received += 1
         self.last_ns, self.last_seq = now_ns, seq
         self.age.add(now_ns - stamp_ns)

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from safetypilot.nodes.kernel import rates
 from safetypilot.nodes.kernel.clock import VirtualClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import InputHealth
@@ -68,15 +69,23 @@ class Host:
                 realtime=False,
                 executor=self,
                 generation=spec.generation,
+                every=spec.every,
+                rates=spec.rates,
+                budgets_ns=spec.budgets_ns,
             ),
         )
+        self._thinned = {topic: spec.every for topic in spec.thinned}
         self._local = {
             spec.remap.get(port.topic, port.topic): port.topic
             for port in self.node.ports
             if port.topic not in spec.absent
         }
         self._health = {
-            name: InputHealth(spec.period_ns, TOPICS[name].stale_after_periods)
+            name: InputHealth(
+                spec.input_period_ns(name),
+                TOPICS[name].stale_after_periods,
+                spec.rates.get(name, 1),
+            )
             for name in self._local.values()
         }
 
@@ -134,6 +143,8 @@ class Host:
             message = self._codecs[TOPICS[local].message].decode(frame)
         except WireError as error:
             health.refuse(error.cause)
+            return
+        if local in self._thinned and not rates.is_due(message, self._thinned[local]):
             return
         health.accept(message.seq, message.stamp_ns, now_ns)
         self.node.on_message(local, message, now_ns)

@@ -7,7 +7,7 @@ runs in its own process in real time, in lockstep, and in a unit test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -46,10 +46,13 @@ class Context:
     """All that a node may know of the world it runs in.
 
     Attributes:
-        period_ns: the graph's control period.
+        period_ns: the node's own control period: the graph's, or `every` times that.
         run_dir: where a node may write files that outlive the run.
         runtime_dir: the run's private directory; holds the e-stop latch.
         realtime: False where time is virtual and nothing may depend on how long work takes.
+        every: the node answers every so many-th observation (nodes/kernel/rates.py).
+        rates: its inputs that do not come for every observation -> for every so many-th.
+        budgets_ns: inputs with a latency budget -> how old the observation behind them may be.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Context:
     realtime: bool
     executor: Executor
     generation: int = 0  # how often this node has been restarted in this run
+    every: int = 1
+    rates: Mapping[str, int] = field(default_factory=dict)
+    budgets_ns: Mapping[str, int] = field(default_factory=dict)
 
     def emit(self, topic: str, message: Any) -> None:
         """Publishes a message on one of the node's outputs, at once."""
@@ -131,6 +137,9 @@ class Spec:
         readers: for each stream the node writes, the names of its readers.
         remap: the node's own topic names -> the graph's.
         absent: optional inputs that no node of this graph writes (own names).
+        every, rates, budgets_ns: see Context; period_ns is the node's own.
+        thinned: inputs of which the node takes what it answers, and no more (own names).
+        slow: the node's own outputs -> the rates at which others take them thinned out.
         cpus: CPU set, or empty for any. nice: 0 is normal, negative is favoured.
         realtime: what the node asks of the machine; see nodes/kernel/schedule.py, Settings.
     """
@@ -147,8 +156,17 @@ class Spec:
     readers: dict[str, list[str]] = field(default_factory=dict)
     remap: dict[str, str] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    every: int = 1
+    rates: dict[str, int] = field(default_factory=dict)
+    budgets_ns: dict[str, int] = field(default_factory=dict)
+    thinned: list[str] = field(default_factory=list)
+    slow: dict[str, list[int]] = field(default_factory=dict)
     cpus: list[int] = field(default_factory=list)
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
     supervisor_pid: int = 0
     generation: int = 0  # how often the node has been restarted
+
+    def input_period_ns(self, topic: str) -> int:
+        """How long it is from one message of an input to the next."""
+        return self.period_ns // self.every * self.rates.get(topic, 1)

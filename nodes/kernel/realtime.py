@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic_ns, sleep
 from typing import Any
 
-from safetypilot.nodes.kernel import schedule
+from safetypilot.nodes.kernel import rates, schedule
 from safetypilot.nodes.kernel.clock import RealClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram, InputHealth
@@ -78,6 +78,9 @@ class RealtimeExecutor:
             realtime=True,
             executor=self,
             generation=spec.generation,
+            every=spec.every,
+            rates=spec.rates,
+            budgets_ns=spec.budgets_ns,
         )
         self.node = node_class(config, context)
         self._open_ports(node_class)
@@ -94,28 +97,50 @@ class RealtimeExecutor:
                 readers = self.spec.readers.get(topic, [])
                 self._writers[name] = StreamWriter(self._zmq, self._endpoints, topic, readers)
             self._encoders[name] = self._codecs[TOPICS[name].message].encode
+        self._slow = {
+            name: [
+                (
+                    n,
+                    LatestWriter(
+                        self._zmq, self._endpoints, rates.thinned(remap.get(name, name), n)
+                    ),
+                )
+                for n in spaced
+            ]
+            for name, spaced in self.spec.slow.items()
+        }
         self._readers: list[tuple[str, LatestReader | StreamReader, Any, InputHealth]] = []
         self._polled: list[tuple[Any, int]] = [(self._control.socket, POLLIN)]
-        for port in self.node.ports:
-            if port.topic in self.spec.absent:
-                continue
+        ports = [port for port in self.node.ports if port.topic not in self.spec.absent]
+        waking = rates.waking(ports, self.spec.rates)
+        for port in ports:
             topic = remap.get(port.topic, port.topic)
+            if port.topic in self.spec.thinned:
+                topic = rates.thinned(topic, self.spec.every)
             info = TOPICS[port.topic]
             reader: LatestReader | StreamReader
             if info.port == "latest":
                 reader = LatestReader(self._zmq, self._endpoints.topic(topic))
             else:
                 reader = StreamReader(self._zmq, self._endpoints.stream(topic, self.spec.name))
-            health = InputHealth(self.spec.period_ns, info.stale_after_periods)
+            health = InputHealth(
+                self.spec.input_period_ns(port.topic),
+                info.stale_after_periods,
+                self.spec.rates.get(port.topic, 1),
+            )
             decode = self._codecs[info.message].decode
             self._readers.append((port.topic, reader, decode, health))
-            if port.wakes:
+            if port.topic in waking:
                 self._polled.append((reader.socket, POLLIN))
 
     # What the node's context calls.
 
     def emit(self, topic: str, message: Any) -> None:
-        self._writers[topic].send(self._encoders[topic](message))
+        frame = self._encoders[topic](message)
+        for every, writer in self._slow.get(topic, ()):  # first: their readers have more to do
+            if rates.is_due(message, every):
+                writer.send(frame)
+        self._writers[topic].send(frame)
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         self._report.send("event", {"kind": kind, "at_ns": monotonic_ns(), **data})
@@ -153,7 +178,8 @@ class RealtimeExecutor:
                 self.node.deactivate(monotonic_ns())
             self.node.close()
             self._housekeeping(monotonic_ns())
-            for writer in self._writers.values():
+            slow = [writer for spaced in self._slow.values() for _, writer in spaced]
+            for writer in (*self._writers.values(), *slow):
                 writer.close()
             self._report.close()
             self._zmq.destroy(300)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class Bench:
         period_ns: int = 20_000_000,
         seed: int = 0,
         realtime: bool = True,
+        rates: Mapping[str, int] | None = None,
+        budgets_ns: Mapping[str, int] | None = None,
     ) -> None:
         self.clock = VirtualClock(1_000_000_000)
         self.executor = FakeExecutor(self.clock)
@@ -83,6 +85,8 @@ class Bench:
                 clock=self.clock,
                 realtime=realtime,
                 executor=self.executor,
+                rates=rates or {},
+                budgets_ns=budgets_ns or {},
             ),
         )
         self.node.configure()
