@@ -1,4 +1,4 @@
-"""Verbs that listen to a running graph, without touching it: echo, hz, latency."""
+"""Verbs that look into a running graph, without touching it: echo, hz, latency, top."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import isnan
 from time import monotonic
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import Json, RunName, choose, console, print_json, print_line
+from safetypilot.launch.cli_common import InputError, Json, RunName, choose, print_json, print_line
+
+if TYPE_CHECKING:
+    from safetypilot.launch.runtime_dir import Running
 
 TopicName = Annotated[str, typer.Argument(help="A topic; see `safetypilot topics`.")]
+Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two showings.")]
 Count = Annotated[int | None, typer.Option("-n", "--count", min=1, help="Stop after so many.")]
 
 
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example: safetypilot echo command -n 5")(echo)
     app.command(epilog="Example: safetypilot hz observation -n 3")(hz)
-    app.command(epilog="Example: safetypilot latency --duration 10")(latency)
+    app.command(epilog="Example: safetypilot latency -n 1 --every 10 --json")(latency)
+    app.command(epilog="Example: safetypilot top --once")(top)
 
 
 def echo(topic: TopicName, count: Count = None, run: RunName = None, json: Json = False) -> None:
@@ -56,74 +61,71 @@ def hz(topic: TopicName, count: Count = None, run: RunName = None, json: Json = 
 
 
 def latency(
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds to listen.")] = 5.0,
+    every: Every = 1.0, count: Count = None, run: RunName = None, json: Json = False
+) -> None:
+    """Show where the time of a step goes, hop by hop, and how old data are when they are used.
+
+    In us, since it began to listen; redrawn in place on a terminal. It only listens to what the
+    plant and the planner publish anyway. A percentile is shown once the sample supports it.
+    """
+    from safetypilot.launch import latency as measured
+    from safetypilot.launch import redraw, runtime_dir
+
+    found = _in_real_time(runtime_dir.find(run))
+    listener, breakdown = measured.Listener(found), measured.Breakdown()
+
+    def look() -> bool:
+        breakdown.add(listener.take())
+        return runtime_dir.alive(found.path)
+
+    try:
+        whole = redraw.repeat(
+            lambda: {"run": found.run_id, **breakdown.figures()},
+            measured.text,
+            every_s=every,
+            count=count,
+            json=json,
+            look=look,
+        )
+    finally:
+        listener.close()
+    if not whole:
+        _end_of_run(count)
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="One look, then end; as -n 1.")] = False,
+    every: Every = 1.0,
+    count: Count = None,
     run: RunName = None,
     json: Json = False,
 ) -> None:
-    """Measure how old the observation is when each message derived from it is sent and used."""
-    from safetypilot.launch import runtime_dir
-    from safetypilot.nodes.kernel.health import Histogram
+    """Show what each node costs and how it fares: rate, CPU, memory, losses, models, swaps.
 
-    found = runtime_dir.find(run)
-    sent = {name: Histogram() for name, topic in found.graph["topics"].items()
-            if topic["port"] == "latest" and topic["writer"]}  # fmt: skip
-    _sample(found, sent, duration)
-    figures = {
-        "sent_us": {name: histogram.summary() for name, histogram in sent.items()},
-        "used_us": _ages_at_use(found),
-    }
-    if json:
-        print_json(figures)
-        return
-    from rich import box
-    from rich.table import Table
+    CPU in per cent of one core, between two looks. Nodes are asked over their control channel,
+    which they answer between two steps.
+    """
+    from safetypilot.launch import redraw, runtime_dir
+    from safetypilot.launch import top as looked
 
-    table = Table(box=box.SIMPLE_HEAD, title="age of the observation behind it, us")
-    for column in ("topic", "", "n", "p50", "p99", "p99.9", "max"):
-        table.add_column(column, justify="left" if column in ("topic", "") else "right")
-    for kind, word in (("sent_us", "sent"), ("used_us", "used by")):
-        for name, row in figures[kind].items():
-            topic, _, reader = name.partition(" -> ")
-            cells = [
-                "-" if row[k] is None else f"{row[k]:g}" for k in ("p50", "p99", "p999", "max")
-            ]
-            table.add_row(topic, f"{word} {reader}".rstrip(), str(row["n"]), *cells)
-    console().print(table)
+    found = _in_real_time(runtime_dir.find(run))
+    view = looked.Top(found)
+    whole = redraw.repeat(
+        view.look,
+        looked.text,
+        every_s=every,
+        count=1 if once else count,
+        json=json,
+        look=lambda: runtime_dir.alive(found.path),
+    )
+    if not whole:
+        _end_of_run(1 if once else count)
 
 
-def _sample(found: Any, sent: dict[str, Any], duration: float) -> None:
-    from safetypilot.nodes.kernel.transport import Endpoints, Tap
-    from safetypilot.nodes.kernel.wire import WireError
-
-    endpoints = Endpoints(found.path)
-    taps = {name: (Tap(endpoints, name), _decoder(found.graph, name)) for name in sent}
-    end = monotonic() + duration
-    while monotonic() < end:
-        for name, (tap, decode) in taps.items():
-            while (frame := tap.receive(0.002)) is not None and monotonic() < end:
-                try:
-                    message = decode(frame)
-                except WireError:
-                    continue
-                sent[name].add(message.sent_ns - message.stamp_ns)
-    for tap, _ in taps.values():
-        tap.close()
-
-
-def _ages_at_use(found: Any) -> dict[str, dict[str, Any]]:
-    """ "topic -> reader": the age at arrival since that reader's start, as it counted itself."""
-    from safetypilot.launch.attach import asker
-    from safetypilot.nodes.kernel.errors import KernelError
-
-    ask, ages = asker(found.path, 1.0), {}
-    for node in found.graph["nodes"]:
-        try:
-            inputs = ask(node, "status", {})["inputs"]
-        except KernelError:
-            continue
-        for topic, port in inputs.items():
-            ages[f"{topic} -> {node}"] = port["age_us"]
-    return ages
+def _in_real_time(found: Running) -> Running:
+    if found.graph["clock"] == "lockstep":
+        raise InputError(f"{found.run_id} runs in lockstep: there is nothing to hear or to time")
+    return found
 
 
 def _decoder(graph: dict[str, Any], topic: str) -> Any:
@@ -203,11 +205,20 @@ def as_json(message: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return _stamps(value)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and isnan(value) else value
+
+
+def _stamps(chain: bytes) -> dict[str, int]:
+    """The stamps of a chain by name, as far as they are set."""
+    from safetypilot.nodes.kernel import trace
+
+    return {name: at for name, at in trace.unpack(chain)._asdict().items() if at}
 
 
 def as_text(message: Any) -> str:
@@ -216,7 +227,7 @@ def as_text(message: Any) -> str:
     return "  ".join(
         f"{name} {_name(name, value) or _short(value)}"
         for name, value in fields
-        if name != "stamp_ns"
+        if name not in ("stamp_ns", "chain") and not name.endswith("taken_ns")
     )
 
 

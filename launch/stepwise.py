@@ -20,6 +20,7 @@ from safetypilot.launch import runtime_dir
 from safetypilot.launch.children import Child, Reaper, describe_code, end_all
 from safetypilot.launch.plan import EPISODE, Step
 from safetypilot.launch.progress import Death, Run, handle_signals
+from safetypilot.launch.recording import LockstepRecording
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused, Unanswered
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.lockstep import Handle, Host, Lockstep, Remote
@@ -52,6 +53,7 @@ class Stepwise:
         self._rows: dict[str, dict[str, Any]] = {}
         self._rows_at = 0.0
         self._script = list(run.plan.script)
+        self._recording = LockstepRecording(run)
         self._decode = Codec(EpisodeReport, Interface.from_dict(run.plan.interface).dims).decode
 
     def run(self) -> None:
@@ -114,6 +116,8 @@ class Stepwise:
         finally:
             for handle in made.values():
                 handle.close()
+            self._recording.close()
+            self._rows.update(self._recording.rows(self._rows))
 
     def _fail(self, reason: str) -> None:
         """Tells which process has died, if that is why, and with which last words."""
@@ -130,6 +134,7 @@ class Stepwise:
             run.failure = f"{name} {how}; lockstep cannot go on without it{tail}"
 
     def _observe(self, topic: str, frame: bytes) -> None:
+        self._recording.observe(topic, frame)
         if topic == EPISODE and not self.progress.enough():
             self.progress.tally.add(self._decode(frame))
 

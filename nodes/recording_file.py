@@ -30,6 +30,7 @@ from safetypilot.nodes.kernel.wire import Codec, WireError
 METADATA = "safetypilot"
 _LEAST_CHUNK, _LARGEST_CHUNK = 16 * 2**10, 2**20
 _RESTART = 2**20  # a jump of numbers this wide is a restart, not a gap
+_EVERY_STEP = ("observation", "command", "decision", "transition")  # one for every number
 _BY_NAME = {message.__name__: message for message in SCHEMAS}
 
 
@@ -59,8 +60,9 @@ class Settings:
 class _Topic:
     """How frames of one topic become records, and what came of them."""
 
-    def __init__(self, message: type[Any], dims: dict[str, int]) -> None:
-        self.message = message
+    def __init__(self, kind: str, dims: dict[str, int]) -> None:
+        self.message = message = TOPICS[kind].message
+        self._every_step = kind in _EVERY_STEP
         self.decode = Codec(message, dims).decode
         self.encode = schema.encoder(message)
         self.last_seq = -1
@@ -68,7 +70,7 @@ class _Topic:
 
     def count(self, seq: int) -> None:
         skipped = seq - self.last_seq - 1
-        if self.last_seq >= 0 and 0 < skipped < _RESTART:
+        if self._every_step and self.last_seq >= 0 and 0 < skipped < _RESTART:
             self.gaps += skipped
         self.last_seq = max(seq, self.last_seq)
 
@@ -88,7 +90,7 @@ class RecordingWriter:
         self._graph = graph
         dims = Interface.from_dict(graph["interface"]).dims
         self.topics = {
-            name: _Topic(TOPICS[info["type"]].message, dims)
+            name: _Topic(info["type"], dims)
             for name, info in graph["topics"].items()
             if not settings.topics or name in settings.topics
         }
@@ -180,7 +182,7 @@ class RecordingWriter:
             return
         file, self._file = self._file, None
         try:
-            self._writer.finish()
+            self._writer.finish()  # type: ignore[no-untyped-call]
             self._earlier_bytes += file.tell()
             self.messages += self._pending
         finally:

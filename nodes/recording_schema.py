@@ -36,7 +36,6 @@ class SchemaError(Exception):
     """A recorded message cannot be read; says why."""
 
 
-@cache
 def _kinds(message: type[Any]) -> dict[str, Spec | Stamps | type[Any]]:
     """Field -> what it is: an array, stamps or a plain type."""
     kinds: dict[str, Spec | Stamps | type[Any]] = {}
