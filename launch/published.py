@@ -66,7 +66,9 @@ def _configs(definitions: dict[str, Any]) -> dict[str, str]:
         schema = kind.schema()
         definitions.update(schema.pop("$defs", {}))
         schema.pop("required", None)  # an including file may say only what it changes
-        notes = _attributes(kind.config)
+        notes: dict[str, str] = {}
+        for base in reversed(kind.config.__mro__):
+            notes |= _attributes(base)
         for key, entry in schema["properties"].items():
             if key in notes:
                 entry["description"] = notes[key]

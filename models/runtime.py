@@ -2,7 +2,7 @@
 
 from safetypilot.models.accelerated import Accelerated
 from safetypilot.models.errors import ModelError
-from safetypilot.models.session import Array, Bound, Model, load
+from safetypilot.models.session import Array, Bound, Model, kind_of, load
 from safetypilot.models.staging import stage
 
-__all__ = ["Accelerated", "Array", "Bound", "Model", "ModelError", "load", "stage"]
+__all__ = ["Accelerated", "Array", "Bound", "Model", "ModelError", "kind_of", "load", "stage"]

@@ -7,6 +7,7 @@ replaced meanwhile is either the old one or the new one. Letters as in `contract
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Model:
         contract: what it promises.
         sha256: of the file's bytes, hex.
         version: `<contract version>@<12 hex digits>`, the name in messages and reports.
+        call_s: what a call takes at the 99th percentile, once `stage` has measured it.
     """
 
     def __init__(self, path: Path, contract: Contract, sha256: str, session: Any) -> None:
@@ -85,6 +87,7 @@ class Model:
         self.contract = contract
         self.sha256 = sha256
         self.version = f"{contract.version}@{sha256[:12]}"
+        self.call_s: float | None = None
         self._session = session
         self._bound: dict[tuple[tuple[int, ...], ...], Bound] = {}
         ours = {theirs: name for name, theirs in contract.tensors.items()}
@@ -119,6 +122,13 @@ class Model:
             buffer[...] = inputs[name]
         bound.run()
         return {name: array.copy() for name, array in bound.outputs.items()}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the recurrent inputs, for one row: a size that is left open is 1."""
+        return {
+            name: tuple(size if isinstance(size, int) else 1 for size in self.input_shapes[name])
+            for name, _ in self.contract.recurrent
+        }
 
     @property
     def members(self) -> int | None:
@@ -192,6 +202,20 @@ def load(path: Path | str, supplement: Mapping[str, Any] | None = None) -> Model
         return Model(path, contract, hashlib.sha256(data).hexdigest(), _session(data))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+
+
+def kind_of(path: Path | str) -> str:
+    """What kind of model a file says it is; empty if it does not say.
+
+    Raises:
+        ModelError: it cannot be read, or is no ONNX file.
+    """
+    text = onnx_file.summarise(read_bytes(path)).metadata.get(contracts.METADATA_KEY, "{}")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return ""
+    return str(data.get("kind", "")) if isinstance(data, dict) else ""
 
 
 def _read_contract(data: bytes, supplement: Mapping[str, Any] | None) -> Contract:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from safetypilot.models import contract as contracts
 from safetypilot.models.runtime import Accelerated, Model
 from safetypilot.nodes.kernel import messages
@@ -19,7 +21,9 @@ from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.nodes.model_slot import ModelSlot
-from safetypilot.policies import planning, recovery, reflexes
+from safetypilot.nodes.model_swap import Last, Role, SwapConfig
+from safetypilot.nodes.model_watch import watch
+from safetypilot.policies import answers, planning, recovery, reflexes
 
 # kind of model -> what policies/ and the config call it
 _PARTS = {
@@ -32,7 +36,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class RecoveryPlannerConfig:
+class RecoveryPlannerConfig(SwapConfig):
     """How to recover, and for how long to search.
 
     One of dynamics, policy and samples says how; dynamics may also go with a policy.
@@ -52,7 +56,6 @@ class RecoveryPlannerConfig:
         horizon, population, elites, iterations, method: see policies/planning.py.
         particles: trajectories per candidate, divided over the ensemble.
         warm_start: start from the shifted previous plan; off, a plan depends on no other.
-        follow: take what the learner announces.
         engine: who multiplies for the planner: onnxruntime, or openvino, in bf16 where the cores
             have units for it (models/accelerated.py).
     """
@@ -73,11 +76,11 @@ class RecoveryPlannerConfig:
     iterations: int = 3
     particles: int = 5
     warm_start: bool = False
-    follow: bool = True
     engine: str = "onnxruntime"
 
     def __post_init__(self) -> None:
         """Says no before anything starts, unless there is exactly one way to recover."""
+        super().__post_init__()
         if self.engine not in ("onnxruntime", "openvino"):
             raise ValueError(f"engine is {self.engine!r}; it can be onnxruntime or openvino")
         others = [name for name in ("dynamics", "policy") if getattr(self, name)]
@@ -108,7 +111,11 @@ class RecoveryPlannerConfig:
 
 
 class RecoveryPlanner(Node):
-    inputs = (Input("observation"), Input("model", wakes=False, optional=True))
+    inputs = (
+        Input("observation"),
+        Input("model", wakes=False, optional=True),
+        Input("command", wakes=False, optional=True, when="rollback_s"),
+    )
     outputs = ("recovery",)
     Config = RecoveryPlannerConfig
 
@@ -117,13 +124,35 @@ class RecoveryPlanner(Node):
         self._planner: recovery.RecoveryPlanner | reflexes.PolicyRecovery | None = None
         self._parts: dict[str, Any] = {}
         self._slots = {
-            kind: ModelSlot(context, kind, None, self._warm(part), self._installer(part))
+            kind: ModelSlot(context, config, self._role(kind, part))
             for kind, part in _PARTS.items()
             if kind in config.models
         }
         self._episode = -1
         self._planning = Histogram()
         self._in_time = self._too_late = self._iterations = 0
+
+    def _role(self, kind: str, part: str) -> Role:
+        setting = {"safety_critic": "critic", "recovery_policy": "policy"}.get(kind, kind)
+        low: Any = {"critic": 0.0, "policy": self.context.interface.action_low}
+        high: Any = {"critic": 1.0, "policy": self.context.interface.action_high}
+
+        def answer(engine: Any, first: bool, observation: Any, action: Any) -> Any:
+            """In the idle time of a step, for the shadow."""
+            encoder, start = self._parts.get("encoder"), observation
+            if encoder is not None:
+                start = encoder.run(observation=observation[None])["latent"][0]
+            return answers.answer(part, engine, start, action)
+
+        return Role(
+            kind,
+            setting,
+            self._warm(part),
+            self._installer(part),
+            answer,
+            low.get(part, -np.inf),
+            high.get(part, np.inf),
+        )
 
     def _warm(self, part: str) -> Callable[[Model], Model | Accelerated]:
         fast = self.config.engine == "openvino" and part in ("dynamics", "critic")
@@ -137,12 +166,13 @@ class RecoveryPlanner(Node):
 
         return prepare
 
-    def _installer(self, part: str) -> Callable[[Model | Accelerated], None]:
-        def install(model: Model | Accelerated) -> None:
+    def _installer(self, part: str) -> Callable[[Model | Accelerated, bool], str]:
+        def install(model: Model | Accelerated, up_to_date: bool) -> str:
             self._parts[part] = model
             if self._planner is not None:
                 models: dict[str, Any] = {part: model}
                 self._planner.swap(**models)
+            return ""
 
         return install
 
@@ -209,14 +239,29 @@ class RecoveryPlanner(Node):
             self._planner.plan([0.0] * size, seq, clock, None)
         self._planner.reset()
 
+    def activate(self, now_ns: int) -> None:
+        watch(self.context, self.config.watch, self._slots)
+
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "model":
             if self.config.follow and message.kind in self._slots:
                 self._slots[message.kind].follow(message.path)
-            return
+        elif topic == "command":
+            for slot in self._slots.values():
+                slot.note_command(message)
+        else:
+            for slot in self._slots.values():
+                slot.begin(message, now_ns)
+            self._plan(message, now_ns)
+
+    def on_timer(self, now_ns: int) -> None:
         for slot in self._slots.values():
-            slot.promote(now_ns)
-        self._plan(message, now_ns)
+            slot.on_timer(now_ns)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        wakes = [s.next_wake_ns for s in self._slots.values() if s.next_wake_ns is not None]
+        self.next_wake_ns = min(wakes, default=None)
 
     def _plan(self, observation: messages.Observation, now_ns: int) -> None:
         if self._planner is None:
@@ -248,6 +293,12 @@ class RecoveryPlanner(Node):
                 now_ns,
             ),
         )
+        attentive = [slot for slot in self._slots.values() if slot.attentive]
+        if attentive:
+            last = Last(None, (observation.values, plan.actions[0]), False, done_ns - now_ns)
+            for slot in attentive:
+                slot.answered(observation, last)
+            self._set_timer()
 
     def _version(self) -> str:
         return "+".join(slot.version or "mujoco" for slot in self._slots.values())
@@ -258,12 +309,13 @@ class RecoveryPlanner(Node):
             raise RequestRefused("an encoder comes with models of its own latents; launch again")
         if kind not in self._slots:
             raise RequestRefused(f"kind {kind!r}: the planner holds {' and '.join(self._slots)}")
-        return self._slots[kind].answer(request, arguments)
+        return {"kind": kind, **self._slots[kind].answer(request, arguments)}
 
     def status(self) -> dict[str, Any]:
         plans = self._in_time
         return {
             "models": {kind: slot.version for kind, slot in self._slots.items()},
+            "swaps": {kind: slot.status() for kind, slot in self._slots.items()},
             "plans": plans,
             "too_late": self._too_late,
             "iterations_mean": round(self._iterations / plans, 2) if plans else 0.0,

@@ -30,11 +30,13 @@ NODES: dict[str, tuple[type[Node], Any]] = {
     "simulator": (simulator.Simulator, simulator.SimulatorConfig(env="navigation1")),
     "task_policy": (
         task_policy.TaskPolicy,
-        task_policy.TaskPolicyConfig(model=str(ZOO / "trained.onnx"), follow=False),
+        task_policy.TaskPolicyConfig(model=str(ZOO / "trained.onnx"), follow=False, rollback_s=1.0),
     ),
     "safety_critic": (
         safety_critic.SafetyCritic,
-        safety_critic.SafetyCriticConfig(model=str(ZOO / "critic.onnx"), follow=False),
+        safety_critic.SafetyCriticConfig(
+            model=str(ZOO / "critic.onnx"), follow=False, rollback_s=1.0
+        ),
     ),
     "recovery_planner": (
         recovery_planner.RecoveryPlanner,
@@ -46,6 +48,7 @@ NODES: dict[str, tuple[type[Node], Any]] = {
             iterations=1,
             horizon=2,
             follow=False,
+            rollback_s=1.0,
         ),
     ),
     "arbiter": (arbiter.Arbiter, arbiter.ArbiterConfig(eps=0.15)),

@@ -1,0 +1,224 @@
+"""What a node says about changing its models while it flies: the rules, and the parts of a swap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from numpy.typing import ArrayLike
+
+from safetypilot.models.runtime import Model, ModelError
+from safetypilot.nodes.kernel.node import Context
+from safetypilot.policies.trial import Limits, Shadow
+
+_GUESS_NS = 1_000_000  # of a call that nobody has measured
+_MARGIN_NS = 50_000  # the shadow is to be over so long before the next observation
+FINAL = ("none", "promoted", "refused", "rolled_back")  # states in which nothing is under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapConfig:
+    """How a node changes its models while it flies.
+
+    Attributes:
+        follow: take what the learner announces.
+        watch: a model file, or a directory: its newest .onnx file of the right kind is taken when
+            it appears or changes.
+        contract: what a file from another tool does not say of itself; a mapping, or the path of a
+            JSON or YAML file with one (see models/foreign.py).
+        shadow_s, shadow_steps: a new model first answers beside the live one, unheard, for so long.
+        rollback_s: for so long after a promotion the model before comes back by itself if the new
+            one does worse; 0: never by itself.
+        rollback_interventions: worse is a rise of the share of steps that the shield decided,
+        rollback_risk: a rise of the mean risk,
+        rollback_latency: or a median call that takes so many times as long.
+    """
+
+    follow: bool = True
+    watch: str = ""
+    contract: dict[str, Any] | str = field(default_factory=dict)
+    shadow_s: float = 0.0
+    shadow_steps: int = 0
+    rollback_s: float = 0.0
+    rollback_interventions: float = 0.1
+    rollback_risk: float = 0.1
+    rollback_latency: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Says no before anything starts."""
+        for name in ("shadow_s", "shadow_steps", "rollback_s", "rollback_interventions"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it cannot be below 0")
+        if not self.rollback_risk >= 0:
+            raise ValueError(f"rollback_risk is {self.rollback_risk}; it cannot be below 0")
+        if not self.rollback_latency > 1:
+            raise ValueError(
+                f"rollback_latency is {self.rollback_latency}; it is how many times as long a call "
+                "may take as before, above 1"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.rollback_interventions, self.rollback_risk, self.rollback_latency)
+
+
+class Role(NamedTuple):
+    """What a node does with models of one kind.
+
+    Attributes:
+        kind: "task_policy", "safety_critic", "dynamics", "recovery_policy", "encoder" or
+            "latent_critic".
+        setting: the field of the node's config that names the file.
+        prepare: builds what flies from a model, for example with buffers bound; off the control
+            path.
+        install: (what flies, whether its recurrent state is up to date) -> what became of that
+            state, or nothing; puts it to work between two steps.
+        answer: (what flies, first of an episode, *inputs) -> its answer; for the shadow.
+        low: smallest answer, (A,) or a number; -inf where there is no limit.
+        high: largest answer.
+        budget_s: what a call may take at the 99th percentile; None: not judged.
+    """
+
+    kind: str
+    setting: str
+    prepare: Callable[[Model], Any]
+    install: Callable[[Any, bool], str]
+    answer: Callable[..., ArrayLike]
+    low: ArrayLike
+    high: ArrayLike
+    budget_s: float | None = None
+
+
+class Flyer(NamedTuple):
+    """A model that can fly: with its engine, and with the contract that it was given."""
+
+    model: Model
+    engine: Any
+    contract: dict[str, Any] | str
+
+
+@dataclass
+class Candidate:
+    """A model on its way to fly.
+
+    Attributes:
+        epoch: the set of models it belongs to; None: it flies as soon as it may.
+        ready: staged, checked and through with its shadow.
+    """
+
+    flyer: Flyer
+    epoch: int | None
+    shadow: Shadow
+    steps: int
+    duration_ns: int
+    began_ns: int | None = None
+    late: int = 0
+    ready: bool = False
+
+    @property
+    def call_ns(self) -> int:
+        """What a call of it is expected to take."""
+        measured = self.flyer.model.call_s
+        return _GUESS_NS if measured is None else int(measured * 1e9)
+
+    def idle_from(self, stamp_ns: int, period_ns: int) -> int:
+        """When it may answer too: at the end of the step, but in time for the next."""
+        needed = min(2 * self.call_ns + _MARGIN_NS, period_ns // 2)
+        return stamp_ns + period_ns - max(period_ns // 10, needed)
+
+    def compare(self, role: Role, last: Last, live: Any, context: Context) -> str:
+        """Answers the step that the live engine has answered; why it may never fly, or nothing."""
+        now_ns = context.clock.now_ns()
+        until_ns = last.stamp_ns + context.period_ns - _MARGIN_NS
+        if context.realtime and now_ns + self.call_ns > until_ns:
+            self.shadow.skipped += 1
+            if self.shadow.skipped > 100 + 10 * self.shadow.steps:
+                return (
+                    f"there is no time for a shadow: a call takes {self.call_ns / 1e6:.3g} ms of a "
+                    f"period of {context.period_ns / 1e6:.3g} ms; swap without one"
+                )
+            return ""
+        if self.began_ns is None:
+            self.began_ns = now_ns
+        began = perf_counter_ns()
+        answer = role.answer(self.flyer.engine, last.first, *last.inputs)
+        took = perf_counter_ns() - began
+        self.late += context.realtime and now_ns + took > until_ns + _MARGIN_NS
+        if self.late > 2 + self.shadow.steps // 50:
+            return (
+                f"its calls run into the next step: {took / 1e6:.3g} ms at step "
+                f"{self.shadow.steps} of the shadow, in staging {self.call_ns / 1e6:.3g} ms"
+            )
+        theirs, their_ns = last.answer, last.call_ns
+        if theirs is None:
+            began = perf_counter_ns()
+            theirs = role.answer(live, last.first, *last.inputs)
+            their_ns = perf_counter_ns() - began
+        return self.shadow.add(theirs, answer, their_ns, took)
+
+    def done(self, now_ns: int) -> bool:
+        """Whether its time in the shadow is over."""
+        if not self.steps and not self.duration_ns:
+            return True
+        if self.began_ns is None or self.shadow.steps < max(self.steps, 1):
+            return False
+        return now_ns - self.began_ns >= self.duration_ns
+
+
+class Last(NamedTuple):
+    """The step that was answered last, for the shadow to answer as well.
+
+    Attributes:
+        answer: of the live model; None: it is to be asked in the idle time too.
+        inputs: what it answered to.
+        first: whether it was the first of an episode.
+        call_ns: how long the answer took.
+        stamp_ns: of the observation.
+    """
+
+    answer: ArrayLike | None
+    inputs: tuple[Any, ...]
+    first: bool
+    call_ns: int
+    stamp_ns: int = 0
+
+
+def supplement(contract: Mapping[str, Any] | str) -> dict[str, Any]:
+    """The entries of a `contract:`; reads the file where it is the path of one.
+
+    Raises:
+        ModelError: there is no such file, or no mapping in it.
+    """
+    if not isinstance(contract, str):
+        return dict(contract)
+    if not contract:
+        return {}
+    path = Path(contract)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"contract {path} cannot be read ({error}); correct its path") from None
+    try:
+        if path.suffix == ".json":
+            data = json.loads(text)
+        else:
+            import yaml
+
+            data = yaml.safe_load(text)
+    except (ValueError, yaml_error()) as error:
+        line = str(error).splitlines()[0]
+        raise ModelError(f"contract {path} is neither JSON nor YAML: {line}") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"contract {path} holds a {type(data).__name__}, not a mapping")
+    return data
+
+
+def yaml_error() -> type[Exception]:
+    """What PyYAML raises; it is only imported where a contract is read."""
+    import yaml
+
+    return yaml.YAMLError
