@@ -11,7 +11,7 @@ import pydantic
 
 from safetypilot.envs import registry as envs
 from safetypilot.launch import arguments as args
-from safetypilot.launch import checks, companions, files, registry, settings
+from safetypilot.launch import checks, companions, files, rates, registry, settings
 from safetypilot.launch.loader import (
     Document,
     LaunchFileError,
@@ -108,7 +108,7 @@ class _Loading:
         self.check_references(file, present, absent)
         self.check_existence(present)
         self.stop_on_problems()
-        check.nodes = tuple(node for node in built if node is not None)
+        check.nodes = rates.settle(check, (node for node in built if node is not None))
         topics = checks.connect(check)
         self.stop_on_problems()
         checks.latency(check, topics)

@@ -43,6 +43,7 @@ class NodePlan:
         inputs, outputs: topics by the graph's names.
         remap: the node's own topic names -> the graph's.
         realtime: see nodes/kernel/schedule.py, Settings.
+        every: it acts on every so many-th observation (nodes/kernel/rates.py).
     """
 
     name: str
@@ -54,6 +55,7 @@ class NodePlan:
     cpus: tuple[int, ...] = ()
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
+    every: int = 1
     restart: Restart = Restart()
 
 
@@ -143,7 +145,7 @@ class Plan:
             node=node.node,
             config=node.config,
             interface=self.interface,
-            period_ns=self.period_ns,
+            period_ns=self.period_ns * node.every,
             seed=self.seed,
             run_dir=str(run_dir),
             runtime_dir=str(runtime_dir),
@@ -155,7 +157,34 @@ class Plan:
             nice=node.nice,
             realtime=node.realtime,
             supervisor_pid=pid,
+            **self._rates(node),
         )
+
+    def _rates(self, node: NodePlan) -> dict[str, Any]:
+        """How often the node's inputs come, and which observations are thinned out, for its spec.
+
+        Only observations are thinned out for a slow reader: they say which of them it answers.
+        """
+        every = {other.name: other.every for other in self.nodes}
+        local = {graph: own for own, graph in node.remap.items()}
+        rates, thinned = {}, []
+        for topic in node.inputs:
+            own = local.get(topic, topic)
+            rates[own] = every.get(self.writer(topic) or "", 1)
+            if own == OBSERVATION and node.every > rates[own]:
+                rates[own] = node.every
+                thinned.append(own)
+        slow = {
+            own: sorted({n.every for n in self.nodes if topic in n.inputs and n.every > node.every})
+            for topic in node.outputs
+            if (own := local.get(topic, topic)) == OBSERVATION
+        }
+        return {
+            "every": node.every,
+            "rates": {own: rate for own, rate in rates.items() if rate > 1},
+            "thinned": thinned,
+            "slow": {own: found for own, found in slow.items() if found},
+        }
 
     def describe(self) -> dict[str, Any]:
         """What `graph.json` says, for those who attach to the run."""
@@ -169,7 +198,12 @@ class Plan:
             "rate_hz": self.rate_hz,
             "interface": self.interface,
             "nodes": {
-                node.name: {"node": node.node, "inputs": node.inputs, "outputs": node.outputs}
+                node.name: {
+                    "node": node.node,
+                    "inputs": node.inputs,
+                    "outputs": node.outputs,
+                    "rate_hz": self.rate_hz / node.every,
+                }
                 for node in self.nodes
             },
             "topics": {

@@ -33,7 +33,10 @@ class Restart:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node. `module` is "module:Class"; `config` holds every field, defaults included."""
+    """One node. `module` is "module:Class"; `config` holds every field, defaults included.
+
+    It acts on every so many-th observation (`every`).
+    """
 
     name: str
     type: str
@@ -45,6 +48,7 @@ class NodeSpec:
     cpus: tuple[int, ...] = ()
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
+    every: int = 1
 
     @property
     def remap(self) -> dict[str, str]:
@@ -206,5 +210,6 @@ def _node_plan(node: NodeSpec) -> plan.NodePlan:
         cpus=node.cpus,
         nice=node.nice,
         realtime=node.realtime,
+        every=node.every,
         restart=plan.Restart(restart.policy, restart.backoff, restart.backoff_max, restart.max),
     )

@@ -152,6 +152,13 @@ class Node(Entry):
     cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")
     nice: Int = Field(default=0, ge=-20, le=19, description="negative is favoured")
     realtime: Realtime | None = Field(default=None, description="over the launch file's own")
+    rate: Float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Hz, the graph's divided by a whole number: the node acts on every so many-th "
+        "observation; left out: the graph's, for critic and learner the policy's",
+    )
 
 
 class TopicOptions(Entry):
