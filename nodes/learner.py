@@ -57,7 +57,7 @@ class Learner(Node):
 
     def __init__(self, config: LearnerConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._received = self._lost = self._owed = self._announced = 0
+        self._received = self._lost = self._owed = self._announced = self._episodes = 0
         self._offline_owed = 0
         self._last_seq = -1
         self._metrics: dict[str, float] = {}
@@ -137,6 +137,9 @@ class Learner(Node):
             )
         )
         self._owed += self.config.updates_per_step
+        if message.terminated or message.truncated:
+            self._episodes += 1  # some multipliers go by it
+            self._learner.algorithm.start_episode(0, self._episodes + 1)
         if self._ready:
             self.next_wake_ns = now_ns
 

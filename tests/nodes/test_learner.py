@@ -139,3 +139,11 @@ def test_a_person_may_ask_for_models_now(tmp_path: Path) -> None:
     send(b, 0)
     b.ask("announce")
     assert len(b.executor.of("model")) == 2
+
+
+def test_a_multiplier_that_goes_by_the_episode_falls(tmp_path: Path) -> None:
+    b = bench(tmp_path, algorithm="rspo", settings=(*SMALL, "nu=9", "episodes=4"))
+    b.executor.finish_jobs()
+    for seq in range(8):  # every seventh, and the first, ends an episode
+        send(b, seq)
+    assert float(b.node._learner.algorithm.nu) == pytest.approx(3.0)
