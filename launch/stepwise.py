@@ -85,7 +85,7 @@ class Stepwise:
             self.plan.spec(node, run.run_dir, runtime.path, os.getpid()) for node in self.plan.nodes
         ]
         if self._in_process:
-            return lambda: {spec.name: _host(spec) for spec in specs}
+            return lambda: {spec.name: host(spec) for spec in specs}
         self._reaper = Reaper(runtime.path, runtime.lock)
         for spec in specs:
             log = logs / f"{spec.name}.log"
@@ -201,7 +201,8 @@ def _ask(graph: Lockstep, node: str, request: str, arguments: dict[str, Any]) ->
     return reply.result
 
 
-def _host(spec: Spec) -> Host:
+def host(spec: Spec) -> Host:
+    """A node in this process, on virtual time."""
     node_class = load_class(spec.node)
     return Host(node_class, spec, build_config(node_class, spec.config))
 
