@@ -26,8 +26,19 @@ def asker(runtime_dir: Path, timeout_s: float = 5.0) -> Ask:
     return ask
 
 
-def swap(ask: Ask, node: str, path: str, patience_s: float = SWAP_PATIENCE_S) -> dict[str, Any]:
+def swap(
+    ask: Ask,
+    node: str,
+    path: str,
+    patience_s: float = SWAP_PATIENCE_S,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Has a node stage, check and promote a model, and waits for the outcome.
+
+    Args:
+        patience_s: for staging and shadow together.
+        options: `kind`, where the node holds several models; `shadow_s`, `shadow_steps` and
+            `contract` in place of the node's config.
 
     Returns:
         The node's `swap_status` once the model flies: state, version, previous.
@@ -35,10 +46,12 @@ def swap(ask: Ask, node: str, path: str, patience_s: float = SWAP_PATIENCE_S) ->
     Raises:
         RequestRefused: the model was refused, and why. Unanswered: no outcome in time.
     """
-    ask(node, "swap", {"path": path})
+    options = options or {}
+    kind = {"kind": options["kind"]} if "kind" in options else {}
+    ask(node, "swap", {"path": path, **options})
     deadline = monotonic() + patience_s
     while True:
-        status = ask(node, "swap_status", {})
+        status = ask(node, "swap_status", kind)
         if status.get("state") == "promoted":
             return status
         if status.get("state") == "refused":

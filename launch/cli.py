@@ -18,6 +18,7 @@ from safetypilot.launch import cli_collect as data
 from safetypilot.launch import cli_launch as launch
 from safetypilot.launch import cli_record as recording
 from safetypilot.launch import cli_results as results
+from safetypilot.launch import cli_swap as swap
 from safetypilot.launch import cli_tools as tools
 from safetypilot.launch import cli_watch as watch
 from safetypilot.launch.children import ONE_THREAD
@@ -74,7 +75,7 @@ app = typer.Typer(
     help="Flies learned policies behind a shield: launch a graph, watch it, swap its models.",
     epilog="Example: safetypilot launch maze-demo",
 )
-for verbs in (launch, attach, watch, recording, tools, data, results):
+for verbs in (launch, attach, swap, watch, recording, tools, data, results):
     verbs.register(app)
 
 

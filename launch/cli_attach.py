@@ -1,13 +1,12 @@
-"""Verbs that ask the nodes of a running graph: nodes, topics, swap, estop, reset."""
+"""Verbs that ask the nodes of a running graph: nodes, topics, estop, reset."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import InputError, Json, RunName, choose, console, print_json
+from safetypilot.launch.cli_common import InputError, Json, RunName, console, print_json
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the latch.")]
 
@@ -15,7 +14,6 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the 
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example: safetypilot nodes --json")(nodes)
     app.command(epilog="Example: safetypilot topics")(topics)
-    app.command(epilog="Example: safetypilot swap task_policy runs/mine/policy.onnx")(swap)
     app.command(epilog='Example: safetypilot estop --reason "smoke"')(estop)
     app.command(epilog="Example: safetypilot reset --run maze")(reset)
 
@@ -87,35 +85,6 @@ def topics(run: RunName = None, json: Json = False) -> None:
         readers = ", ".join(topic["readers"])
         table.add_row(name, topic["message"], topic["port"], topic["writer"] or "-", readers or "-")
     console().print(table)
-
-
-def swap(
-    node: Annotated[str, typer.Argument(help="The node, for example task_policy.")],
-    file: Annotated[Path, typer.Argument(help="An ONNX file; zoo/... is shipped.")],
-    run: RunName = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 30.0,
-    json: Json = False,
-) -> None:
-    """Swap a model into a running node; it is staged and checked, and refused if it is bad."""
-    from safetypilot.launch import attach, files, runtime_dir
-    from safetypilot.nodes.kernel.errors import RequestRefused
-
-    found = runtime_dir.find(run)
-    choose("node", node, found.graph["nodes"])
-    if found.graph["clock"] == "lockstep":
-        raise InputError("a run in lockstep is swapped by its launch file's script only")
-    path = files.resolve(str(file), Path.cwd())  # a missing file is the node's to refuse
-    try:
-        outcome = attach.swap(attach.asker(found.path), node, path, timeout)
-    except RequestRefused as error:
-        if json:
-            print_json({"state": "refused", "reason": str(error)})
-        raise RequestRefused(f"{node} refused {file}: {error}") from None
-    if json:
-        print_json(outcome)
-    else:
-        previous = outcome.get("previous") or "nothing"
-        typer.echo(f"{node} flies {outcome.get('version')}, before {previous}")
 
 
 def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:

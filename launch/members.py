@@ -42,7 +42,7 @@ class Member:
         self.restarts = 0
         self.failures = 0  # in a row
         self.has_run = False  # any process of it was ever active
-        self.promoted = ""  # file of the model that was swapped in last
+        self.swapped: dict[str, Any] = {}  # settings of its config that swaps have changed
         self._earlier: dict[str, int] = {}  # messages lost by earlier processes, by cause
 
     @property
@@ -60,8 +60,8 @@ class Member:
     def restart(self) -> None:
         """Starts a new process; it resumes with the model that flew, unless that kills it."""
         config = self.plan.config
-        if self.promoted and "model" in config and self.failures <= 1:
-            config = {**config, "model": self.promoted}
+        if self.failures <= 1:
+            config = {**config, **{k: v for k, v in self.swapped.items() if k in config}}
         self.spec = replace(self.spec, generation=self.generation + 1, config=config)
         self.restarts += 1
         self.start()

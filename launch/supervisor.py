@@ -15,7 +15,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-from safetypilot.launch import attach, runtime_dir
+from safetypilot.launch import attach, runtime_dir, swapping
 from safetypilot.launch.children import Reaper, describe_code, end_all
 from safetypilot.launch.errands import Errands
 from safetypilot.launch.members import Member, State
@@ -162,8 +162,13 @@ class Supervisor:
             self._activate(self.members[self.plan.plant], PLANT_AFTER_S if others else 0.0)
 
     def _on_event(self, member: Member, data: dict[str, Any]) -> None:
-        if data.get("kind") == "promoted" and data.get("path"):
-            member.promoted = str(data["path"])
+        if data.get("kind") in ("promoted", "rolled_back"):
+            member.swapped |= data.get("settings") or {"model": str(data.get("path", ""))}
+        elif data.get("kind") == "tripped":
+            self._errands.do(
+                lambda: swapping.follow_trip(self._ask, self.plan.plant, data),
+                lambda outcome: self._tell_failure(member.name, outcome),
+            )
         if data.get("kind") == "realtime":
             for text in sorted(set(data.get("missing", ())) - self._lacking):
                 self._lacking.add(text)
@@ -221,6 +226,10 @@ class Supervisor:
                 lambda: attach.carry_out(self._ask, step),
                 lambda outcome: self._scripted(step, outcome),
             )
+
+    def _tell_failure(self, node: str, outcome: Any) -> None:
+        if isinstance(outcome, Exception):
+            self._say(node, f"the set of models before did not come back: {outcome}", "error")
 
     def _scripted(self, step: Step, outcome: Any) -> None:
         self._scripting = False

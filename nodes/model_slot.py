@@ -26,6 +26,7 @@ from safetypilot.nodes.model_swap import (
     Last,
     Role,
     SwapConfig,
+    contract_for,
     supplement,
 )
 from safetypilot.policies.trial import Guard, Shadow
@@ -67,6 +68,7 @@ class ModelSlot:
         self._epoch = self._epoch_before = 0  # of the last observation, and before it changed
         self._before_epoch: int | None = None  # with which the model before comes back
         self._rollback = ""  # why, at the next step
+        self._contract = contract_for(config.contract, role.kind)
         self._guard = Guard(config.limits, self._guard_window()) if config.rollback_s else None
         self._watch_until_ns = 0
         self._steps = 0
@@ -95,7 +97,7 @@ class ModelSlot:
             NodeError: the file cannot be used, and why.
         """
         try:
-            flyer = self._build(path, self._config.contract)
+            flyer = self._build(path, self._contract)
         except ValueError as error:
             raise NodeError(f"{self._role.kind}: {error}") from None
         self._install(flyer)
@@ -109,6 +111,8 @@ class ModelSlot:
             return self.request_swap(str(arguments.get("path", "")), arguments)
         if request == "swap_status":
             return self.swap_status()
+        if request == "swaps":
+            return {self._role.kind: {**self.swap_status(), "history": self._history}}
         if request == "swap_cancel":
             return self._cancel(str(arguments.get("reason") or "cancelled"))
         if request == "rollback":
@@ -136,7 +140,7 @@ class ModelSlot:
             )
         if self._flying is None and any(self._trial(options)[1:]):
             raise RequestRefused("there is no model file to answer beside; swap without a shadow")
-        contract = options.get("contract") or self._config.contract
+        contract = options.get("contract") or self._contract
         trial = self._trial(options)
         self._ticket += 1
         ticket, now_ns = self._ticket, self._context.clock.now_ns()
@@ -407,7 +411,7 @@ class ModelSlot:
             return
         path = str(flying.model.path)
         settings: dict[str, Any] = {self._role.setting: path}
-        if flying.contract != self._config.contract:
+        if self._role.setting == "model":  # the node's only one
             settings["contract"] = flying.contract
         self._context.event(
             kind, model=self._role.kind, version=self.version, path=path, seq=seq,

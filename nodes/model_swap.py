@@ -29,13 +29,14 @@ class SwapConfig:
         watch: a model file, or a directory: its newest .onnx file of the right kind is taken when
             it appears or changes.
         contract: what a file from another tool does not say of itself; a mapping, or the path of a
-            JSON or YAML file with one (see models/foreign.py).
+            JSON or YAML file with one (see models/foreign.py). Where a node holds several models:
+            one for each kind.
         shadow_s, shadow_steps: a new model first answers beside the live one, unheard, for so long.
         rollback_s: for so long after a promotion the model before comes back by itself if the new
-            one does worse; 0: never by itself.
-        rollback_interventions: worse is a rise of the share of steps that the shield decided,
-        rollback_risk: a rise of the mean risk,
-        rollback_latency: or a median call that takes so many times as long.
+            one does worse than it did; 0: never by itself.
+        rollback_interventions: worse: the share of steps that the shield decided rises by more.
+        rollback_risk: worse: the mean risk rises by more.
+        rollback_latency: worse: the median call takes more than so many times as long.
     """
 
     follow: bool = True
@@ -185,6 +186,14 @@ class Last(NamedTuple):
     first: bool
     call_ns: int
     stamp_ns: int = 0
+
+
+def contract_for(contract: dict[str, Any] | str, kind: str) -> dict[str, Any] | str:
+    """The entries for one kind, of a config's `contract`."""
+    if isinstance(contract, dict) and isinstance(contract.get(kind), dict | str):
+        found: dict[str, Any] | str = contract[kind]
+        return found
+    return contract
 
 
 def supplement(contract: Mapping[str, Any] | str) -> dict[str, Any]:

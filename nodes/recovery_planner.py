@@ -304,6 +304,8 @@ class RecoveryPlanner(Node):
         return "+".join(slot.version or "mujoco" for slot in self._slots.values())
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        if request == "swaps":
+            return {k: v for s in self._slots.values() for k, v in s.answer(request, {}).items()}
         kind = str(arguments.get("kind", next(k for k in self._slots if "critic" in k)))
         if kind == "encoder" and request == "swap":
             raise RequestRefused("an encoder comes with models of its own latents; launch again")
