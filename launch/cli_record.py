@@ -91,7 +91,7 @@ def _on_signals() -> Any:
 def _progress(status: dict[str, Any]) -> str:
     gaps = sum(status["gaps"].values())
     return (
-        f"{status['file']}: {status['messages']} messages, {status['mb']:.1f} MB, "
+        f"{status['file']}: {status['messages']} messages, {status['mb']:.2f} MB, "
         f"dropped {status['dropped']}, not heard {gaps}"
     )
 

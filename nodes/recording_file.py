@@ -101,7 +101,7 @@ class RecordingWriter:
         self.files: list[Path] = []
         self.messages = 0
         self.refused: dict[str, int] = {}
-        self._earlier_bytes = 0
+        self._earlier_bytes = self._written_to = 0
         self._pending = 0  # messages of the chunk that is being filled
         self._file: BinaryIO | None = None
 
@@ -114,6 +114,7 @@ class RecordingWriter:
         """Begins the next file. Raises OSError."""
         self.path = self._next_path()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._written_to = 0
         self._file = self.path.open("wb")
         self.files.append(self.path)
         self._writer = Writer(self._file, chunk_size=self._chunk_bytes,
