@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from safetypilot.launch import cli_attach as attach
+from safetypilot.launch import cli_bench as bench
 from safetypilot.launch import cli_collect as data
 from safetypilot.launch import cli_launch as launch
 from safetypilot.launch import cli_record as recording
@@ -75,7 +76,7 @@ app = typer.Typer(
     help="Flies learned policies behind a shield: launch a graph, watch it, swap its models.",
     epilog="Example: safetypilot launch maze-demo",
 )
-for verbs in (launch, attach, swap, watch, recording, tools, data, results):
+for verbs in (launch, attach, swap, watch, recording, tools, data, results, bench):
     verbs.register(app)
 
 

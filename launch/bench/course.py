@@ -22,6 +22,7 @@ class Course:
         schedule: as in a launch file's `realtime:`, and `nice`; see schedule.py.
         folder: private directory for sockets, scratch files and the result.
         ports: free ports of the loopback device, for those who need some.
+        options: what else this contestant wants to know.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Course:
     schedule: dict[str, Any]
     folder: str
     ports: list[int] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def period_ns(self) -> int:

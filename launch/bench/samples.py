@@ -27,6 +27,7 @@ class Samples:
         missed: whether the command was not there by its deadline, (T,).
         wake_us: how late the plant's timer woke it, (T,), or empty where it is not known.
         slack_ns: how far a stamp may be off, to the past, (T,); 0 where it was measured.
+        sources: who was in control, an index into tally.SOURCES, (T,), or empty.
         overruns: ticks that were skipped because the plant was a whole period late.
         facts: numbers and texts to be shown beside the figures.
     """
@@ -36,6 +37,7 @@ class Samples:
     missed: NDArray[np.bool_]
     wake_us: Floats = field(default_factory=lambda: np.zeros(0))
     slack_ns: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    sources: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     overruns: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -53,6 +55,7 @@ class Samples:
                 missed=self.missed,
                 wake_us=self.wake_us,
                 slack_ns=self.slack_ns,
+                sources=self.sources,
                 overruns=np.int64(self.overruns),
                 facts=np.array(json.dumps(self.facts)),
             )
@@ -68,6 +71,7 @@ class Samples:
                 data["missed"],
                 data["wake_us"],
                 data["slack_ns"],
+                data["sources"],
                 int(data["overruns"]),
                 json.loads(str(data["facts"])),
             )
