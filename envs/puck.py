@@ -57,6 +57,7 @@ class Puck(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
     layout: ClassVar[Layout]
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}
     dt = 1.0  # s simulated per step
+    physics_steps = SUBSTEPS
 
     def __init__(self, render_mode: str | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -75,6 +76,8 @@ class Puck(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
             ["wall" in self._model.geom(i).name for i in range(self._model.ngeom)]
         )
         self._scene = plan_scene(self.layout.geometry) if render_mode else None
+        self._done = 0  # physics steps of this control step
+        self._stuck = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -95,12 +98,9 @@ class Puck(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
         self, action: npt.ArrayLike
     ) -> tuple[npt.NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Push for one simulated second, from rest to rest. `action` (2,) is clipped to its box."""
-        force = clipped(action, self.layout.force_limit)
-        # A puck that already touches a wall is stuck, as published. An episode never gets here,
-        # because touching ended it; offline data does.
-        if not self._touches_wall():
-            self._data.ctrl[:] = force
-            mujoco.mj_step(self._model, self._data, nstep=SUBSTEPS)
+        self._push(action, SUBSTEPS - self._done)
+        self._done = 0
+        if not self._stuck:
             self._data.qvel[:] = 0.0
             # Contacts are those of the last substep's start; bring them to the present state.
             mujoco.mj_forward(self._model, self._data)
@@ -108,11 +108,28 @@ class Puck(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by
         terminated = bool(info["cost"]) or info["success"]
         return self._observe(), -self._goal_distance(), terminated, False, info
 
+    def advance(self, action: npt.ArrayLike, steps: int) -> npt.NDArray[Any]:
+        """Push for some physics steps; `step` does the rest of the second, and ends at rest."""
+        self._push(action, steps)
+        self._done += steps
+        return self._observe()
+
+    def _push(self, action: npt.ArrayLike, steps: int) -> None:
+        force = clipped(action, self.layout.force_limit)
+        # A puck that already touches a wall is stuck, as published. An episode never gets here,
+        # because touching ended it; offline data does.
+        if not self._done:
+            self._stuck = self._touches_wall()
+        if not self._stuck:
+            self._data.ctrl[:] = force
+            mujoco.mj_step(self._model, self._data, nstep=steps)
+
     def render(self) -> npt.NDArray[np.uint8] | None:
         """The world from above, (480, 480, 3), or None without a render mode; needs no OpenGL."""
         return None if self._scene is None else self._scene.draw(*self._data.qpos)
 
     def _place(self, position: npt.NDArray[np.float64]) -> None:
+        self._done = 0
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = position
         mujoco.mj_forward(self._model, self._data)
