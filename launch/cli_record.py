@@ -17,15 +17,12 @@ Arguments = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command(
-        epilog="Examples: safetypilot record -o flight.mcap\n\n"
-        "safetypilot record maze -o flight.mcap --topics observation,command --duration 60"
-    )(record)
-    app.command(
-        epilog="Examples: safetypilot replay flight.mcap maze --set arbiter.eps=0.05\n\n"
-        "safetypilot replay flight.mcap maze policy=novice "
-        "--nodes task_policy,safety_critic,arbiter"
-    )(replay)
+    app.command(epilog="Example: safetypilot record -o flight.mcap --topics observation,command")(
+        record
+    )
+    app.command(epilog="Example: safetypilot replay flight.mcap maze --set arbiter.eps=0.05")(
+        replay
+    )
 
 
 def record(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from safetypilot.launch.cli_common import InputError
 from safetypilot.launch.runtime_dir import Running
 from safetypilot.launch.tally import Latencies
 from safetypilot.nodes.kernel import trace
@@ -131,6 +132,8 @@ class Listener:
             for name, topic in found.graph["topics"].items()
             if topic["type"] in ("transition", "recovery") and topic["writer"]
         }
+        if not any(t["type"] == "transition" for t in found.graph["topics"].values()):
+            raise InputError(f"{found.run_id} has no transitions, so there is no step to time")
         self._taps = Taps(Endpoints(found.path), self._decoders)
 
     def take(self) -> list[Any]:

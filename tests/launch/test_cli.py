@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from safetypilot.launch import attach, cli, runtime_dir
 
-VERBS = ("launch", "check", "graph", "nodes", "topics", "echo", "hz", "latency", "swap", "estop",
-         "reset", "train", "doctor")  # fmt: skip
+VERBS = ("launch", "check", "graph", "nodes", "topics", "echo", "hz", "latency", "top", "record",
+         "replay", "swap", "estop", "reset", "train", "doctor")  # fmt: skip
 
 
 def call(*words: str) -> Result:
@@ -70,6 +70,12 @@ def test_a_misspelt_verb_or_option_gets_a_suggestion() -> None:
         (("echo", "command"), "nothing is running"),
         (("hz", "command"), "nothing is running"),
         (("latency",), "nothing is running"),
+        (("top",), "nothing is running"),
+        (("record",), "nothing is running"),
+        (("replay", "nowhere.mcap", "maze"), "nowhere.mcap: No such file"),
+        (("replay", str(FAKE), "maze"), "is not an MCAP file"),
+        (("replay", "x.mcap", "mze"), "did you mean 'maze'?"),
+        (("replay", "x.mcap", "maze", "--nodes", "abiter"), "did you mean 'arbiter'?"),
         (("swap", "pilot", "x.onnx"), "nothing is running"),
         (("estop",), "nothing is running"),
         (("reset",), "nothing is running"),
@@ -207,10 +213,12 @@ def listens() -> None:
     measured: dict[str, Any] = json.loads(call("hz", "observation", "-n", "1", "--json").output)
     assert measured["rate_hz"] == pytest.approx(100, rel=0.2)
     assert "Hz, period" in call("hz", "command", "-n", "1").output
-    ages = json.loads(call("latency", "--duration", "0.5", "--json").output)
-    assert ages["sent_us"]["command"]["n"] > 5
-    assert ages["used_us"]["command -> plant"]["p50"] < 20_000
-    assert "used by plant" in call("latency", "--duration", "0.2").output
+    assert "no transitions" in refused("latency", "-n", "1")
+    looked = json.loads(call("top", "--once", "--every", "0.3", "--json").output)
+    pilot = looked["nodes"]["pilot"]
+    assert pilot["rate_hz"] == pytest.approx(100, rel=0.2) and pilot["rss_mb"] > 10
+    assert pilot["cpu_percent"] is not None and pilot["models"] == {"model": "first"}
+    assert "pilot             active" in call("top", "--once", "--every", "0.1").output
 
 
 def swaps() -> None:

@@ -20,7 +20,8 @@ BLOCKS = [
 ]
 SAFETYPILOT = [sys.executable, "-P", "-m", "safetypilot.launch.cli"]
 ATTACHED = [command for block in BLOCKS for command in block if command.split()[1] in (
-    "nodes", "topics", "echo", "hz", "latency", "swap", "estop", "reset")]  # fmt: skip
+    "nodes", "topics", "echo", "hz", "latency", "top", "record",
+    "swap", "estop", "reset")]  # fmt: skip
 ALONE = [block for block in BLOCKS if not set(block) & set(ATTACHED)]  # each has a folder
 
 

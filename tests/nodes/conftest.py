@@ -1,0 +1,6 @@
+"""Makes the examples of messages importable under importlib mode."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "kernel"))
