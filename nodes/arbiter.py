@@ -3,6 +3,9 @@
 It decides once per observation: at once when the proposal is approved; when the proposal is not, as
 soon as a recovery for that observation is there; at its own deadline with whatever has come. It
 never waits for a peer beyond that, and a late answer is counted and never used.
+
+Where policy or planner are slower than the plant, it still decides once per observation. It waits
+only for an answer that is due for that very one; in between it decides at once, with what it holds.
 """
 
 from __future__ import annotations
@@ -13,54 +16,27 @@ from typing import Any
 
 import numpy as np
 
+from safetypilot.nodes.answers_held import HeldAnswers
+from safetypilot.nodes.arbiter_config import (
+    ArbiterConfig,
+    Spacing,
+    guard_indices,
+    rules,
+    spacing,
+)
 from safetypilot.nodes.kernel import messages, trace
-from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
+from safetypilot.nodes.kernel.errors import RequestRefused
 from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.policies import shield
 
+__all__ = ["Arbiter", "ArbiterConfig"]
 
-@dataclass(frozen=True)
-class ArbiterConfig:
-    """The shield's rules. Defaults are Recovery RL's rule; options beyond it are off.
-
-    Attributes:
-        eps: risk above which the proposal is not executed.
-        shield: False flies the task policy bare (still armed, fresh, finite and within limits).
-        deadline: share of the period after which the arbiter decides with what it has.
-        validity: age in periods beyond which an input is not used.
-        arm: "auto" arms after `arm_steps` complete steps in a row, "manual" waits for a person.
-        eps_exit, dwell_steps, dwell_backoff, switch_limit, switch_window, recovery_limit, max_step,
-        tail_limit, require_fallback: see policies/shield.py, Rules.
-    """
-
-    eps: float
-    shield: bool = True
-    deadline: float = 0.65
-    validity: float = 1.0
-    arm: str = "auto"
-    arm_steps: int = 3
-    eps_exit: float | None = None
-    dwell_steps: int = 0
-    dwell_backoff: float = 1.0
-    switch_limit: int | None = None
-    switch_window: int = 100
-    recovery_limit: int | None = None
-    max_step: float | None = None
-    tail_limit: int | None = None
-    require_fallback: bool = False
-
-    def __post_init__(self) -> None:
-        """Says no before anything starts; policies/shield.py checks the rest when it is built."""
-        if not 0 <= self.eps <= 1:
-            raise ValueError(f"eps is {self.eps}; it is a probability, 0 to 1")
-        if not 0 < self.deadline < 1:
-            raise ValueError(f"deadline is {self.deadline}; it is a share of the period, 0 to 1")
-        if not self.validity > 0:
-            raise ValueError(f"validity is {self.validity}; it is a number of periods above 0")
-        if self.arm not in ("auto", "manual"):
-            raise ValueError(f"arm is {self.arm!r}; it can be auto or manual")
+_OVER_BUDGET = {
+    shield.Reason[f"{topic.upper()}_OVER_BUDGET"]: topic
+    for topic in ("observation", "proposal", "risk", "recovery")
+}
 
 
 @dataclass
@@ -79,6 +55,7 @@ class _Counts:
     sources: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     reasons: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
+    over_budget: dict[str, int] = field(default_factory=dict)
 
 
 class Arbiter(Node):
@@ -104,37 +81,18 @@ class Arbiter(Node):
         self._unknown = np.full(context.interface.action_size, np.nan, np.float32)
         self._latch = context.runtime_dir / "estop"
         self._early: dict[str, Any] = {}
+        self._held: HeldAnswers | None = None  # where every answer is for one observation: nothing
+        self._spacing = Spacing()
 
     def configure(self) -> None:
-        config, interface, period = self.config, self.context.interface, self.context.period_ns
-        validity = int(config.validity * period)
-        try:
-            self._rules = shield.Rules(
-                eps=config.eps,
-                action_low=interface.action_low,
-                action_high=interface.action_high,
-                failsafe=interface.failsafe,
-                observation_validity_ns=validity,
-                proposal_validity_ns=validity,
-                risk_validity_ns=validity,
-                recovery_validity_ns=validity,
-                tail_validity_ns=64 * period,  # bounded by the plan's length and tail_limit
-                command_validity_ns=period,
-                shield=config.shield,
-                eps_exit=config.eps_exit,
-                dwell_steps=config.dwell_steps,
-                dwell_backoff=config.dwell_backoff,
-                switch_limit=config.switch_limit,
-                switch_window=config.switch_window,
-                recovery_limit=config.recovery_limit,
-                max_step=config.max_step,
-                tail_limit=config.tail_limit,
-                require_fallback=config.require_fallback,
-            )
-        except ValueError as error:
-            raise NodeError(f"arbiter: {error}") from None
+        config = self.config
+        self._spacing = spacing(config, self.context)
+        self._rules = rules(config, self.context, self._spacing)
+        self._guarded = guard_indices(config, self.context)
+        if not self._spacing.one_rate:
+            self._held = HeldAnswers(judged=config.shield)
         share = config.deadline if config.shield else config.deadline / 2  # who else is to come?
-        self._deadline_ns = int(share * period)
+        self._deadline_ns = int(share * self.context.period_ns)
         self._estop = self._latch.exists()  # the latch outlives this process
 
     def activate(self, now_ns: int) -> None:
@@ -143,11 +101,14 @@ class Arbiter(Node):
 
     def on_message(self, topic: str, message: Any, now_ns: int) -> None:
         if topic == "observation":
-            self._begin(message)
+            self._begin(message, now_ns)
             return
         step = self._step
         if step is None or message.seq > step.observation.seq:
             self._early[topic] = message  # overtook its observation on another socket
+            return
+        if self._held is not None:
+            self._hold(self._held, topic, message, now_ns)
             return
         if message.seq < step.observation.seq or message.seq <= self._decided:
             if topic == "recovery" and message.seq == step.observation.seq:
@@ -159,15 +120,53 @@ class Arbiter(Node):
         if topic != "proposal":
             self._consider(now_ns)
 
-    def _begin(self, observation: messages.Observation) -> None:
+    def _begin(self, observation: messages.Observation, now_ns: int) -> None:
         if observation.seq <= self._decided:
             return
         self._step = step = _Step(observation)
-        for topic, message in self._early.items():
-            if message.seq == observation.seq:
-                setattr(step, topic, message)
-        self._early.clear()
         self.next_wake_ns = observation.stamp_ns + self._deadline_ns
+        if self._held is None:
+            for topic, message in self._early.items():
+                if message.seq == observation.seq:
+                    setattr(step, topic, message)
+            self._early.clear()
+            return
+        if observation.step == 0:
+            self._held.clear()
+        for topic in [t for t, message in self._early.items() if message.seq <= observation.seq]:
+            self._held.take(topic, self._early.pop(topic))
+        self._look(self._held, now_ns)
+
+    def _hold(self, held: HeldAnswers, topic: str, message: Any, now_ns: int) -> None:
+        """Several rates: takes an answer in; it may be for an observation long decided."""
+        fresh = {"recovery": self._rules.recovery_validity_ns}.get(
+            topic, self._rules.proposal_validity_ns
+        )
+        if not held.take(topic, message) or now_ns - message.stamp_ns > fresh:
+            self._late(topic, message, now_ns)
+        elif topic != "proposal" or not self._rules.shield:
+            self._look(held, now_ns)
+
+    def _look(self, held: HeldAnswers, now_ns: int) -> None:
+        """Several rates: decides now, unless an answer is due for this very observation."""
+        step = self._step
+        if step is None or step.observation.seq <= self._decided:
+            return
+        observation = step.observation
+        step.proposal, step.risk, step.recovery = held.proposal, held.risk, held.recovery
+        late = now_ns >= observation.stamp_ns + self._deadline_ns
+        due = observation.step % self._spacing.policy == 0
+        if due and not late and (held.proposal is None or held.proposal.seq != observation.seq):
+            return
+        state, decision = shield.decide(self._state, self._inputs(step), now_ns, self._rules)
+        plan_due = self._spacing.planner == 1 and (
+            held.recovery is None or held.recovery.seq != observation.seq
+        )
+        worst = shield.Source.TAIL if plan_due else shield.Source.FAILSAFE
+        flying = self._armed and not self._estop
+        if decision.source >= worst and flying and not late:
+            return  # something better may still come
+        self._send(step, state, decision, now_ns)
 
     def _keep(self, recovery: messages.Recovery, now_ns: int) -> None:
         step = self._step
@@ -200,19 +199,22 @@ class Arbiter(Node):
             self._decide(now_ns)
         else:
             self.next_wake_ns = step.observation.stamp_ns + self._deadline_ns
-            self._consider(now_ns)
+            if self._held is None:
+                self._consider(now_ns)
 
     def _decide(self, now_ns: int) -> None:
         step = self._step
         if step is None:
             return
-        observation, proposal, risk, recovery = (
-            step.observation,
-            step.proposal,
-            step.risk,
-            step.recovery,
-        )
-        inputs = shield.Inputs(
+        if self._held is not None:
+            held = self._held
+            step.proposal, step.risk, step.recovery = held.proposal, held.risk, held.recovery
+        state, decision = shield.decide(self._state, self._inputs(step), now_ns, self._rules)
+        self._send(step, state, decision, now_ns)
+
+    def _inputs(self, step: _Step) -> shield.Inputs:
+        proposal, risk, recovery = step.proposal, step.risk, step.recovery
+        return shield.Inputs(
             _observation(step),
             proposal
             and shield.Proposal(
@@ -222,9 +224,14 @@ class Arbiter(Node):
             recovery and _recovery(recovery),
             self._armed,
             self._estop,
+            step.observation.values[self._guarded] if self._guarded else None,
         )
-        self._state, decision = shield.decide(self._state, inputs, now_ns, self._rules)
-        self._decided = observation.seq
+
+    def _send(
+        self, step: _Step, state: shield.State, decision: shield.Decision, now_ns: int
+    ) -> None:
+        observation, proposal = step.observation, step.proposal
+        self._state, self._decided = state, observation.seq
         self.context.emit(
             "command",
             messages.Command(
@@ -240,7 +247,7 @@ class Arbiter(Node):
                 decision.valid_until_ns,
                 self._state.estop,
                 proposal.model if proposal else "",
-                trace.of_command(proposal, risk, recovery, now_ns),
+                trace.of_command(proposal, step.risk, step.recovery, now_ns),
             ),
         )
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
@@ -264,6 +271,9 @@ class Arbiter(Node):
         counts.sources[decision.source] += 1
         name = decision.reason.name
         counts.reasons[name] = counts.reasons.get(name, 0) + 1
+        for reason in {decision.reason, decision.recovery_reason} & _OVER_BUDGET.keys():
+            topic = _OVER_BUDGET[reason]
+            counts.over_budget[topic] = counts.over_budget.get(topic, 0) + 1
         inputs = (step.proposal, step.risk, step.recovery)
         ages = [-1 if m is None else now_ns - m.stamp_ns for m in inputs]
         models = ", ".join(
@@ -327,6 +337,7 @@ class Arbiter(Node):
                 zip(("task", "recovery", "tail", "failsafe"), counts.sources, strict=True)
             ),
             "reasons": dict(counts.reasons),
+            "over_budget": dict(counts.over_budget),
             "late": dict(counts.late),
             "late_us": self._lateness.summary(),
         }

@@ -7,6 +7,10 @@ A control period: publish the observation on the tick, take the first acceptable
 very observation, step the physics with it, wait for the next tick. If none has come by the command
 deadline the plant applies its own failsafe action and counts a missed deadline. It trusts nobody:
 late, foreign, out-of-limits commands are refused and counted, whatever the arbiter says.
+
+With a `control_rate` below the graph's rate each control step of the environment is done in equal
+parts, one per observation (envs/substeps.py). Reward, cost, success and the end of an episode come
+with the last part, as they would without.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from safetypilot.envs import costs, registry
+from safetypilot.envs.substeps import SplitStep
 from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
@@ -36,12 +41,20 @@ class SimulatorConfig:
         cost: "info" for info["cost"], or a function named in envs/costs.py.
         deadline: share of the period by which a command must have come.
         options: passed to every reset.
+        control_rate: Hz of the environment's own control steps, where the graph is faster; None:
+            one with every observation.
     """
 
     env: str
     cost: str = "info"
     deadline: float = 0.85
     options: dict[str, Any] | None = None
+    control_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Says no before anything starts."""
+        if self.control_rate is not None and not self.control_rate > 0:
+            raise ValueError(f"control_rate is {self.control_rate}; it is a rate in Hz, above 0")
 
 
 class Simulator(Node):
@@ -72,11 +85,25 @@ class Simulator(Node):
         try:
             self._env = registry.make_flat(self.config.env)
             self._cost = costs.cost_function(self.config.cost)
+            self._parts = self._parts_of_a_step()
+            self._split = SplitStep(self._env, self._parts) if self._parts > 1 else None
         except ValueError as error:
             raise NodeError(str(error)) from None
         self._estop = (self.context.runtime_dir / "estop").exists()
         seed = self.context.seed + 7919 * self.context.generation
         self._observation = self._reset(seed)
+
+    def _parts_of_a_step(self) -> int:
+        """Observations per control step of the environment."""
+        wanted, rate = self.config.control_rate, 1e9 / self.context.period_ns
+        ratio = rate / wanted if wanted else 1.0
+        parts = round(ratio)
+        if parts < 1 or abs(ratio - parts) > 1e-6 * ratio:
+            raise ValueError(
+                f"control_rate is {wanted:g} Hz; the graph's rate of {rate:g} Hz is no whole "
+                "multiple of it"
+            )
+        return parts
 
     def _reset(self, seed: int | None = None) -> np.ndarray[Any, Any]:
         observation, _ = self._env.reset(seed=seed, options=self.config.options)
@@ -158,10 +185,16 @@ class Simulator(Node):
         """Steps the physics one control period and reports what came of it."""
         self._awaiting = False
         before = self._observation
-        raw, reward, terminated, truncated, info = self._env.step(action)
-        after = np.asarray(raw, np.float32)
-        cost = float(self._cost(before, action, after, terminated, info))
-        success = bool(info.get("success", False)) and cost == 0
+        if self._step % self._parts == 0:
+            self._began = before
+        if self._split is not None and (self._step + 1) % self._parts:
+            after = np.asarray(self._split.advance(action), np.float32)
+            reward, cost, success, terminated, truncated = 0.0, 0.0, False, False, False
+        else:
+            raw, reward, terminated, truncated, info = self._env.step(action)
+            after = np.asarray(raw, np.float32)
+            cost = float(self._cost(self._began, action, after, terminated, info))
+            success = bool(info.get("success", False)) and cost == 0
         self._report.add(before, source, latency_us, model, float(reward), cost)
         now_ns = self.context.clock.now_ns()
         self.context.emit(
@@ -225,6 +258,7 @@ class Simulator(Node):
         }
 
     def status(self) -> dict[str, Any]:
+        seconds = getattr(self._env.unwrapped, "dt", None)
         return {
             "episode": self._episode,
             "epoch": self._epoch,
@@ -233,7 +267,7 @@ class Simulator(Node):
             "overruns": self._overruns,
             "refused": dict(self._refused),
             "estop": self._estop,
-            "step_seconds": getattr(self._env.unwrapped, "dt", None),
+            "step_seconds": None if seconds is None else seconds / self._parts,
         }
 
     def close(self) -> None:

@@ -54,6 +54,20 @@ class Interface:
         """Values in an observation, all its names together."""
         return sum(_size(name) for name in self.observation_names)
 
+    def observation_index(self, name: str) -> int:
+        """Where in an observation the value of that name is.
+
+        Raises:
+            KernelError: there is none, or it stands for more than one value.
+        """
+        if name not in self.observation_names:
+            known = ", ".join(self.observation_names)
+            raise KernelError(f"there is no observation {name!r}; there are {known}")
+        if _SHAPED.search(name):
+            raise KernelError(f"observation {name!r} stands for more than one value")
+        before = self.observation_names[: self.observation_names.index(name)]
+        return sum(_size(earlier) for earlier in before)
+
     @property
     def action_size(self) -> int:
         return len(self.action_names)

@@ -264,3 +264,82 @@ def test_an_epoch_that_was_handed_out_is_in_force_from_the_next_observation_on(
     for wrong in (2, -1, "1", True):
         with pytest.raises(RequestRefused):
             b.ask("epoch", epoch=wrong)
+
+
+def fly_maze(tmp_path: Path, rate: float, control_rate: float | None) -> list[messages.Transition]:
+    """Three control steps of the maze, each with one action, at a rate of observations."""
+    kept = {k: registry.describe("maze")[k] for k in Interface.__dataclass_fields__}
+    b = Bench(
+        Simulator,
+        SimulatorConfig(env="maze", control_rate=control_rate),
+        tmp_path,
+        interface=Interface.from_dict(kept),
+        period_ns=round(1e9 / rate),
+        seed=3,
+    )
+    parts = round(rate / (control_rate or rate))
+    b.pass_time(0)
+    for control_step in range(3):
+        for _ in range(parts):
+            observation = b.last("observation")
+            assert b.node.status()["steps"] == len(b.executor.of("transition"))
+            action = np.float32([0.1 - 0.05 * control_step, 0.02 * control_step])
+            b.send("command", command(observation, action=action, source=0))
+            b.pass_time(round(1e9 / rate))
+    assert b.node.status()["step_seconds"] == pytest.approx(1.0 / parts)
+    return b.executor.of("transition")
+
+
+def test_a_control_step_in_parts_comes_to_the_same_with_the_action_held(tmp_path: Path) -> None:
+    whole = fly_maze(tmp_path, 50.0, None)
+    parts = fly_maze(tmp_path, 500.0, 50.0)
+    assert len(whole) == 3 and len(parts) == 30
+    for number, one in enumerate(whole):
+        group = parts[10 * number : 10 * number + 10]
+        assert np.array_equal(group[0].observation, one.observation)
+        assert np.array_equal(group[-1].next_observation, one.next_observation)
+        assert group[-1].reward == one.reward and group[-1].cost == one.cost
+        assert all(part.reward == part.cost == 0.0 and not part.success for part in group[:-1])
+        assert [part.step for part in group] == list(range(10 * number, 10 * number + 10))
+        moved = [part.next_observation.tolist() for part in group]
+        assert len({tuple(place) for place in moved}) == 10
+
+
+def test_an_episode_in_parts_ends_with_a_control_step(tmp_path: Path) -> None:
+    kept = {k: registry.describe("maze")[k] for k in Interface.__dataclass_fields__}
+    b = Bench(
+        Simulator,
+        SimulatorConfig(env="maze", control_rate=50.0, options={"position": (-0.25, 0.2)}),
+        tmp_path,
+        interface=Interface.from_dict(kept),
+        period_ns=4_000_000,
+    )
+    b.pass_time(0)
+    while not b.executor.of("episode"):
+        north = np.float32([0.0, 0.1])
+        b.send("command", command(b.last("observation"), action=north))
+        b.pass_time(4_000_000)
+    report, last = b.last("episode"), b.executor.of("transition")[-1]
+    assert report.violation and report.steps % 5 == 0 and report.steps == last.step + 1
+    assert last.terminated and last.cost == 1.0
+    assert b.last("observation").step == 0 and b.last("observation").episode == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "control_rate", "message"),
+    [
+        ("maze", 30.0, "control_rate is 30 Hz; the graph's rate of 50 Hz is no whole multiple"),
+        ("maze", 100.0, "control_rate is 100 Hz"),
+        ("maze", 50 / 7, "500 physics steps, which cannot be done in 7 equal parts"),
+        ("navigation1", 25.0, "cannot be divided"),
+    ],
+)
+def test_a_control_rate_that_cannot_be_is_an_error_of_the_node(
+    tmp_path: Path, env: str, control_rate: float, message: str
+) -> None:
+    kept = {k: registry.describe(env)[k] for k in Interface.__dataclass_fields__}
+    config = SimulatorConfig(env=env, control_rate=control_rate)
+    with pytest.raises(NodeError, match=message):
+        Bench(Simulator, config, tmp_path, interface=Interface.from_dict(kept))
+    with pytest.raises(ValueError, match="control_rate is 0"):
+        SimulatorConfig(env=env, control_rate=0.0)
