@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from examples import DIMS, example_of, same
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,7 @@ from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError
 from safetypilot.nodes.kernel.node import Context
 from safetypilot.nodes.kernel.testing import INTERFACE, Bench
-from safetypilot.nodes.kernel.transport import Endpoints, LatestWriter, open_context
+from safetypilot.nodes.kernel.transport import Endpoints
 from safetypilot.nodes.kernel.wire import codecs
 from safetypilot.nodes.recorder import Recorder, RecorderConfig
 from safetypilot.nodes.recording import LiveRecording
@@ -194,8 +195,9 @@ def endpoints() -> Iterator[Endpoints]:
 
 def speak(endpoints: Endpoints, until: Any, at_most: int = 20_000) -> int:
     """Publishes observations until the condition holds; how many."""
-    context = open_context()
-    writer = LatestWriter(context, endpoints, "observation")
+    context: zmq.Context[Any] = zmq.Context()
+    writer = context.socket(zmq.PUB)
+    writer.bind(endpoints.topic("observation"))
     try:
         for seq in range(at_most):
             writer.send(ENCODE[messages.Observation](observation(seq)))
@@ -204,7 +206,6 @@ def speak(endpoints: Endpoints, until: Any, at_most: int = 20_000) -> int:
                 return seq + 1
         pytest.fail("it never came about")
     finally:
-        writer.close()
         context.destroy(0)
 
 
