@@ -217,7 +217,7 @@ def listens() -> None:
     looked = json.loads(call("top", "--once", "--every", "0.3", "--json").output)
     pilot = looked["nodes"]["pilot"]
     assert pilot["rate_hz"] == pytest.approx(100, rel=0.2) and pilot["rss_mb"] > 10
-    assert pilot["cpu_percent"] is not None and pilot["models"] == {"model": "first"}
+    assert pilot["cpu_percent"] is not None and "model" in pilot["models"]
     assert "pilot             active" in call("top", "--once", "--every", "0.1").output
 
 
