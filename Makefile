@@ -47,7 +47,7 @@ slow: $(VENV)/.dev  ## learning runs, soaks and the kill matrix: an hour or so
 
 bench: $(VENV)/.dev  ## pytest-benchmark for the parts, the paced ring for the whole
 	$(BIN)/pytest tests/benchmarks -m 'slow or not slow' --benchmark-enable --benchmark-only --benchmark-columns=min,median,max,rounds
-	$(BIN)/python -m tests.benchmarks.shielded_step
+	$(BIN)/safetypilot bench latency --load --realtime
 
 race: $(VENV)/.dev  ## every algorithm on Navigation and Maze, five seeds each, both presets: hours
 	$(BIN)/python -m tests.benchmarks.race --preset default --out runs/race-default

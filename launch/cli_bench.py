@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import InputError, choose, print_json, print_line
-
-if TYPE_CHECKING:
-    from safetypilot.launch.bench.contestants import Cell
-
-Rate = Annotated[float, typer.Option(min=1, max=2000, help="Control rate, Hz.")]
-Load = Annotated[bool, typer.Option("--load", help="Keep every CPU busy meanwhile.")]
-Realtime = Annotated[
-    bool, typer.Option("--realtime", help="SCHED_FIFO, locked memory: for all alike.")
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
-]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/bench-VERB-TIME.")
-]
-Words = Annotated[
-    list[str] | None, typer.Option("--arg", metavar="ARG=VALUE", help="Of the launch file.")
-]
-_EPILOG = "Example: safetypilot bench latency --rate 500 --load --realtime"
-MATRIX = tuple(
-    (rate, load, realtime)
-    for rate in (100.0, 500.0, 1000.0)
-    for load in (False, True)
-    for realtime in (False, True)
+from safetypilot.launch.cli_bench_latency import (
+    Graph,
+    JsonFile,
+    Load,
+    Rate,
+    Realtime,
+    Seed,
+    Words,
+    latency,
+    write_json,
 )
+from safetypilot.launch.cli_common import choose, print_json
+
+_EPILOG = "Example: safetypilot bench latency --rate 500 --load --realtime"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,113 +31,128 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Measure this machine: the stack beside a bare ring and others."
     )
     bench.command(epilog=_EPILOG)(latency)
+    bench.command(epilog="Example: safetypilot bench swap --rate 500 --count 100 --load")(swap)
+    bench.command(epilog="Example: safetypilot bench planner --rate 50")(planner)
+    bench.command(epilog="Example: safetypilot bench jitter --rate 1000 --realtime")(jitter)
+    bench.command(epilog="Example: safetypilot bench throughput --size 64 --size 4096")(throughput)
     bench.command(epilog="Example: safetypilot bench compare old.json new.json")(compare)
     app.add_typer(bench, name="bench")
 
 
-def latency(
+def swap(
     rate: Rate = 500.0,
+    count: Annotated[int, typer.Option(min=1, help="Swaps of the task policy.")] = 100,
     load: Load = False,
     realtime: Realtime = False,
-    steps: Annotated[
-        int, typer.Option(min=20, help="Of each contestant; p99.9 needs 10000.")
-    ] = 10_000,
-    blocks: Annotated[int, typer.Option(min=1, help="In which they take turns.")] = 5,
-    peers: Annotated[bool, typer.Option(help="Other middleware, where installed.")] = True,
-    peer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this one; repeatable.")
+    shadow: Annotated[int, typer.Option(min=0, help="Steps in the shadow before each.")] = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="FILE", help="Taking turns; else novice and trained."),
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only these contestants; repeatable.")
-    ] = None,
-    graph: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Another shielded launch file.")
-    ] = "",
+    graph: Graph = "",
     arguments: Words = None,
-    affinity: Annotated[
-        str, typer.Option(help="same: bare graphs run on the control path's CPUs; free: on any.")
-    ] = "same",
-    witness: Annotated[
-        str, typer.Option(help="Where a timer watches the host: neighbour, same, both or off.")
-    ] = "neighbour",
-    matrix: Annotated[
-        bool, typer.Option("--matrix", help="100, 500, 1000 Hz x load x realtime: hours.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: Seed = 1,
     json: JsonFile = None,
-    out: Out = None,
 ) -> None:
-    """Time a step, observation to command: ours, a bare ring, and other middleware, in turns.
+    """Swap the task policy of a flying graph again and again, and offer it files that are bad.
 
-    Contestants: host_jitter, bare_ring, shielded, unshielded, observed, dora, zenoh, cyclonedds,
-    ray. Ctrl-C leaves what has been measured.
+    Counts missed deadlines, steps until the new version acts, and what was refused; exit code 1 if
+    a bad file was accepted or the flight ended early.
     """
+    from safetypilot.launch.bench import swap as swaps
     from safetypilot.launch.bench.contestants import GRAPH, Cell
+    from safetypilot.launch.bench.screen import Bar
 
-    cell = Cell(
-        rate, load, realtime, steps, min(blocks, steps), seed, graph or str(GRAPH),
-        tuple(arguments or ()), choose("affinity", affinity, ("same", "free")),
-        choose("place", witness, ("neighbour", "same", "both", "off")),
-        _chosen(peers, peer or [], only or []),
-    )  # fmt: skip
-    cells = [cell]
-    if matrix:
-        cells = [replace(cell, rate_hz=each, load=busy, realtime=rt) for each, busy, rt in MATRIX]
-    folder = _folder(out, "latency")
-    results = []
-    for each in cells:
-        where = folder / _slug(each) if matrix else folder
-        results.append(_fly(each, where))
-        if results[-1]["interrupted"]:
-            break
-    final = results[0] if not matrix else {"benchmark": "latency", "cells": results}
-    if matrix:
-        from safetypilot.launch.bench import report
-
-        (folder / "latency.md").write_text(report.matrix(results))
-        _write_json(folder / "latency.json", final)
-    if json:
-        _write_json(json, final)
-    print_line(f"results in {folder}")
-    if any(each["interrupted"] for each in results):
-        raise typer.Exit(130)
+    cell = Cell(rate, load, realtime, seed=seed, graph=graph or str(GRAPH),
+                arguments=tuple(arguments or ()))  # fmt: skip
+    files = [str(Path(name).resolve()) for name in model or []]
+    with Bar(f"{count} swaps"), _problems():
+        found = swaps.measure(cell, count, shadow, files, lambda steps: None)
+    _finish(found, swaps.text(found), json)
+    if found["accepted_bad"] or found["failure"]:
+        raise typer.Exit(1)
 
 
-def _chosen(peers: bool, peer: list[str], only: list[str]) -> tuple[str, ...]:
-    """Names of contestants, in the order of the table."""
-    from safetypilot.launch.bench.contestants import NAMES, PEERS
+def planner(
+    rate: Rate = 50.0,
+    steps: Annotated[int, typer.Option(min=20, help="Plans of each kind.")] = 1000,
+    load: Load = False,
+    realtime: Realtime = False,
+    graph: Graph = "maze",
+    arguments: Words = None,
+    seed: Seed = 1,
+    json: JsonFile = None,
+) -> None:
+    """Time the deployed recovery planner: a whole plan, and what a period leaves room for."""
+    from safetypilot.launch.bench import planner as plans
+    from safetypilot.launch.bench.contestants import Cell
+    from safetypilot.launch.bench.screen import Bar
 
-    for name in peer:
-        choose("peer", name, PEERS)
-    for name in only:
-        choose("contestant", name, NAMES)
-    kept = peer or (PEERS if peers else ())
-    return tuple(name for name in NAMES
-                 if (name in only if only else name not in PEERS or name in kept))  # fmt: skip
+    cell = Cell(rate, load, realtime, steps, 1, seed, graph, tuple(arguments or ()))
+    with Bar(f"{graph}: plans") as screen, _problems():
+        found = plans.measure(cell, lambda done: screen.show("planner", done, steps))
+    _finish(found, plans.text(found), json)
 
 
-def _fly(cell: Cell, folder: Path) -> dict[str, Any]:
-    """Measures a cell and writes its table, figures and picture."""
+def jitter(
+    rate: Rate = 1000.0,
+    steps: Annotated[int, typer.Option(min=20, help="Wake-ups.")] = 10_000,
+    load: Load = False,
+    realtime: Realtime = False,
+    json: JsonFile = None,
+) -> None:
+    """Measure how late the host wakes a process that sleeps to absolute deadlines."""
     from safetypilot.launch.bench import report
+    from safetypilot.launch.bench.contestants import Cell
     from safetypilot.launch.bench.latency import measure, result
     from safetypilot.launch.bench.screen import Bar
 
-    with Bar(cell.title) as screen:
-        outcome = measure(cell, screen)
-    found = result(outcome)
+    cell = Cell(rate, load, realtime, steps, 1, only=("host_jitter",), witness="off")
+    with Bar(cell.title) as screen, _problems():
+        found = result(measure(cell, screen))
+    _finish({**found, "benchmark": "jitter"}, report.markdown(found), json)
+
+
+def throughput(
+    size: Annotated[
+        list[int] | None, typer.Option(metavar="BYTES", help="Only this one; repeatable.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="For each block.")] = 1.0,
+    blocks: Annotated[int, typer.Option(min=1, help="Rounds, in which kinds take turns.")] = 5,
+    json: JsonFile = None,
+) -> None:
+    """Messages per second through one hop, 64 B to 1 MB: the stack's stream and bare pyzmq."""
+    from safetypilot.launch.bench import throughput as floods
+    from safetypilot.launch.bench.contestants import Cell
+    from safetypilot.launch.bench.screen import Bar
+
+    sizes = tuple(int(choose("size", str(each), map(str, floods.SIZES))) for each in size or ())
+    with Bar("throughput") as screen, _problems():
+        found = floods.measure(Cell(blocks=blocks), sizes or floods.SIZES, seconds, screen)
+    _finish(found, floods.text(found), json)
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """What a block cannot do is one line and exit code 1."""
+    from safetypilot.launch.bench.blocks import Interrupted, Unavailable
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "latency.json", found)
-        text = report.markdown(found)
-        (folder / "latency.md").write_text(text)
-        latencies = {name: outcome.latencies(name) for name in outcome.samples}
-        period = 1e6 / cell.rate_hz
-        report.draw(latencies, cell.title, period, folder / "latency.png")
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from None
+        yield
+    except Unavailable as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Interrupted:
+        raise typer.Exit(130) from None
+
+
+def _finish(found: dict[str, Any], text: str, json: Path | None) -> None:
+    if json:
+        write_json(json, found)
     sys.stdout.write(text)
     sys.stdout.flush()
-    return found
+    if found.get("interrupted"):
+        raise typer.Exit(130)
 
 
 def compare(
@@ -167,27 +170,3 @@ def compare(
         sys.stdout.write(comparison.markdown(found))
     if found["regressions"]:
         raise typer.Exit(1)
-
-
-def _folder(out: Path | None, verb: str) -> Path:
-    folder = out or Path("runs") / f"bench-{verb}-{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {error.filename}: {error.strerror}") from None
-    return folder
-
-
-def _slug(cell: Cell) -> str:
-    load, realtime = "load" if cell.load else "idle", "rt" if cell.realtime else "plain"
-    return f"{cell.rate_hz:g}hz-{load}-{realtime}"
-
-
-def _write_json(path: Path, data: Any) -> None:
-    from safetypilot.launch.report import finite
-    from safetypilot.launch.runtime_dir import write_json
-
-    try:
-        write_json(path, finite(data))
-    except OSError as error:
-        raise InputError(f"{error.filename or path}: {error.strerror}") from None

@@ -31,6 +31,7 @@ class Contestant:
         peer: it stands under `peers` in the JSON.
         arguments: for the stack: of the launch file.
         observers: for the stack: verbs that are attached to the graph while it runs.
+        options: what else its processes are told.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contestant:
     peer: bool = False
     arguments: tuple[str, ...] = ()
     observers: tuple[list[str], ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def version(self) -> str | None:
@@ -153,6 +155,7 @@ class Ground:
             "arguments": [*cell.launch_arguments, *contestant.arguments],
             "sets": [],
             "observers": contestant.observers,
+            **contestant.options,
         }
         return Course(
             contestant.name, cell.rate_hz, steps, cell.warmup, self.env, cell.seed, self.models,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +71,11 @@ class Flight(Run):
         return bool(flown >= self.course.steps or self.page.stop)
 
 
-def fly(course: Course) -> Samples:
+def fly(course: Course, attach: Callable[[Run], None]) -> Samples:
     """Flies the graph for the steps of the course.
+
+    Args:
+        attach: called with the run many times a second; it may start what looks on.
 
     Raises:
         GraphError: the run failed, and why.
@@ -86,8 +89,7 @@ def fly(course: Course) -> Samples:
     tally = StepTally(course.period_ns)
     flight = Flight(graph.plan(), Path(course.folder), tally=tally, course=course, steps=tally,
                     page=Progress(course))  # fmt: skip
-    with _observers(options.get("observers", ())) as attach:
-        Supervisor(flight, attach).run()
+    Supervisor(flight, attach).run()
     if flight.failure:
         raise GraphError(flight.failure)
     return _samples(course, flight)
@@ -154,8 +156,8 @@ def _observers(commands: Any) -> Iterator[Any]:
 
 def main() -> None:
     course = Course.read(sys.argv[1])
-    with contest.reasons(course):
-        fly(course).save(course.result)
+    with contest.reasons(course), _observers(course.options["observers"]) as attach:
+        fly(course, attach).save(course.result)
     contest.leave()
 
 
