@@ -102,6 +102,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env=env,
+                pass_fds=spec.descriptors,
             )
         keeper.tell(f"+{self.pid}")
 

@@ -44,6 +44,8 @@ class NodePlan:
         remap: the node's own topic names -> the graph's.
         realtime: see nodes/kernel/schedule.py, Settings.
         every: it acts on every so many-th observation (nodes/kernel/rates.py).
+        budgets_ns: its own names of inputs -> how old the observation behind may be when used.
+        process: nodes of the same process name share a process; empty: its own.
     """
 
     name: str
@@ -56,7 +58,14 @@ class NodePlan:
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
     every: int = 1
+    budgets_ns: dict[str, int] = field(default_factory=dict)
+    process: str = ""
     restart: Restart = Restart()
+
+    @property
+    def crew(self) -> str:
+        """Names the process that it runs in: a shared one, or its own."""
+        return f"process {self.process}" if self.process else self.name
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,7 @@ class Plan:
         }
         return {
             "every": node.every,
+            "budgets_ns": node.budgets_ns,
             "rates": {own: rate for own, rate in rates.items() if rate > 1},
             "thinned": thinned,
             "slow": {own: found for own, found in slow.items() if found},

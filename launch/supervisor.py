@@ -21,6 +21,7 @@ from safetypilot.launch.errands import Errands
 from safetypilot.launch.members import Member, State
 from safetypilot.launch.plan import EPISODE, Step
 from safetypilot.launch.progress import Death, Run, handle_signals
+from safetypilot.launch.shared import Shared
 from safetypilot.nodes.kernel.errors import KernelError
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.messages import EpisodeReport
@@ -49,6 +50,7 @@ class Supervisor:
         self.members: dict[str, Member] = {}
         self._reaper: Reaper | None = None
         self._inbox: Inbox | None = None
+        self._shared: Shared | None = None
         self._all_ready = False
         self._script = list(run.plan.script)
         self._scripting = False
@@ -87,10 +89,13 @@ class Supervisor:
         self._ask = attach.asker(folder)
         self._activations, self._errands = Errands("activate"), Errands("script")
         self._reaper = Reaper(folder, self.runtime.lock)
+        pid = os.getpid()
+        specs = {n.name: self.plan.spec(n, run.run_dir, folder, pid) for n in self.plan.nodes}
+        self._shared = Shared(self.plan, specs)
         for node in self.plan.nodes:
             log = logs / f"{node.name}.log"
             log.unlink(missing_ok=True)
-            spec = self.plan.spec(node, run.run_dir, folder, os.getpid())
+            spec = self._shared.equip(node)
             self.members[node.name] = Member(node, spec, log, self._reaper)
             self.members[node.name].start()
 
@@ -268,6 +273,8 @@ class Supervisor:
             self._inbox.close()
         if self._reaper:
             self._reaper.dismiss()
+        if self._shared:
+            self._shared.close()
 
     def _request_stop(self, member: Member) -> None:
         if not member.child or member.child.code is not None or self._killed:

@@ -142,6 +142,9 @@ class Spec:
         slow: the node's own outputs -> the rates at which others take them thinned out.
         cpus: CPU set, or empty for any. nice: 0 is normal, negative is favoured.
         realtime: what the node asks of the machine; see nodes/kernel/schedule.py, Settings.
+        boards: topics in shared memory -> the file descriptor to map (nodes/kernel/board.py);
+            for those that the node reads, `places` has its place among the readers, for those that
+            it writes, `bells` has the readers' bells. bell: its own; -1: none was handed down.
     """
 
     name: str
@@ -164,8 +167,18 @@ class Spec:
     cpus: list[int] = field(default_factory=list)
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
+    boards: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    bells: dict[str, list[int]] = field(default_factory=dict)
+    bell: int = -1
     supervisor_pid: int = 0
     generation: int = 0  # how often the node has been restarted
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Every file descriptor that is handed down to the node's process."""
+        bells = (bell for of_topic in self.bells.values() for bell in of_topic)
+        return tuple({fd for fd in (*self.boards.values(), *bells, self.bell) if fd >= 0})
 
     def input_period_ns(self, topic: str) -> int:
         """How long it is from one message of an input to the next."""

@@ -36,7 +36,7 @@ def main(node_class: type[Node]) -> None:
         if spec.clock == "lockstep":
             serve(Host(node_class, spec, config), spec)
         else:
-            RealtimeExecutor(node_class, spec, config, granted).run()
+            RealtimeExecutor([(node_class, spec, config)], granted).run()
     except (NodeError, KernelError) as error:
         sys.stderr.write(f"{spec.name}: {error}\n")
         sys.exit(EXIT_UNUSABLE)

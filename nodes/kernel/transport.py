@@ -1,17 +1,13 @@
-"""Frames between processes over ZeroMQ; the only module that imports it.
+"""Sockets: where they are, and what goes over them beside topics (which are in ports.py).
 
-`latest`: one conflating PUB per topic and one conflating SUB per reader, single frames. CONFLATE on
-both ends, because on the reader alone a stalled reader still lags behind the publisher's pipe.
-`stream`: a PUSH pipe per declared reader with a bounded backlog behind it, plus a PUB for taps, so
-that neither a slow reader nor an observer ever holds up the writer; what is lost is counted.
-All endpoints are files of the run's private directory.
+All endpoints are files of the run's private directory. Requests to a node, its reports to the
+supervisor, the lockstep scheduler's calls, and taps, by which anybody may look at a topic.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -24,7 +20,6 @@ from zmq.backend import zmq_poll as zmq_poll
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused, TopicTaken, Unanswered
 
 STREAM_PIPE = 1000  # messages in flight per reader
-STREAM_BACKLOG = 10_000  # messages kept for a reader that is stalled or being restarted
 _LONGEST_IPC_PATH = 100
 
 POLLIN, NOBLOCK, EVENTS = zmq.POLLIN, zmq.NOBLOCK, zmq.EVENTS
@@ -44,6 +39,11 @@ def open_context(fifo_priority: int | None = None) -> zmq.Context[Any]:
         for cpu in os.sched_getaffinity(0):
             context.set(zmq.THREAD_AFFINITY_CPU_ADD, cpu)
     return context
+
+
+def descriptor(socket: zmq.Socket[Any]) -> int:
+    """To be polled, edge-triggered; then `has_frame` until it says no, or the next is missed."""
+    return int(socket.get(zmq.FD))
 
 
 def has_frame(socket: zmq.Socket[Any]) -> bool:
@@ -101,7 +101,8 @@ class Endpoints:
         return handle
 
 
-def _socket(context: zmq.Context[Any], kind: int, **options: int) -> zmq.Socket[Any]:
+def open_socket(context: zmq.Context[Any], kind: int, **options: int) -> zmq.Socket[Any]:
+    """A socket that never holds up the end of its process; LINGER in ms, 0 unless given."""
     socket: zmq.Socket[Any] = context.socket(kind)
     socket.setsockopt(zmq.LINGER, options.pop("LINGER", 0))
     socket.setsockopt(zmq.MAXMSGSIZE, 16 * 2**20)
@@ -110,121 +111,12 @@ def _socket(context: zmq.Context[Any], kind: int, **options: int) -> zmq.Socket[
     return socket
 
 
-class LatestWriter:
-    """Publishes the newest value of a topic; never blocks, never queues."""
-
-    def __init__(self, context: zmq.Context[Any], endpoints: Endpoints, topic: str) -> None:
-        self._lock = endpoints.claim(topic)
-        self._socket = _socket(context, zmq.PUB, CONFLATE=1)
-        self._socket.bind(endpoints.topic(topic))
-        self._send = self._socket.send
-
-    def send(self, frame: bytes) -> None:
-        self._send(frame, NOBLOCK)
-
-    def summary(self) -> dict[str, int]:
-        return {}
-
-    def close(self) -> None:
-        self._socket.close()
-        os.close(self._lock)
-
-
-class _Reader:
-    """What reading a topic and reading a stream have in common."""
-
-    socket: zmq.Socket[Any]
-
-    def receive(self) -> bytes | None:
-        """The next frame if one is here, or None; never waits."""
-        if has_frame(self.socket):
-            return self.socket.recv(NOBLOCK)
-        return None
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-class LatestReader(_Reader):
-    """Holds the newest unread frame of a topic."""
-
-    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
-        self.socket = _socket(context, zmq.SUB, CONFLATE=1, RECONNECT_IVL=10)
-        self.socket.subscribe(b"")
-        self.socket.connect(endpoint)
-
-
-class StreamWriter:
-    """Sends every message to every declared reader, and says what it had to drop."""
-
-    def __init__(
-        self,
-        context: zmq.Context[Any],
-        endpoints: Endpoints,
-        topic: str,
-        readers: list[str],
-        pipe: int = STREAM_PIPE,
-        backlog: int = STREAM_BACKLOG,
-    ) -> None:
-        self._lock = endpoints.claim(topic)
-        self._tap = _socket(context, zmq.PUB, SNDHWM=pipe)
-        self._tap.bind(endpoints.topic(topic))
-        self._pipes: dict[str, tuple[zmq.Socket[Any], deque[bytes]]] = {}
-        self.dropped = dict.fromkeys(readers, 0)
-        self._limit = backlog
-        for reader in readers:
-            socket = _socket(context, zmq.PUSH, SNDHWM=pipe, IMMEDIATE=1, LINGER=300)
-            socket.bind(endpoints.stream(topic, reader))
-            self._pipes[reader] = (socket, deque())
-
-    def send(self, frame: bytes) -> None:
-        self._tap.send(frame, NOBLOCK)
-        for reader, (_, backlog) in self._pipes.items():
-            if len(backlog) >= self._limit:
-                backlog.popleft()
-                self.dropped[reader] += 1
-            backlog.append(frame)
-        self.flush()
-
-    def flush(self) -> None:
-        """Pushes what waits, as far as the readers take it."""
-        for socket, backlog in self._pipes.values():
-            try:
-                while backlog:
-                    socket.send(backlog[0], NOBLOCK)
-                    backlog.popleft()
-            except zmq.Again:
-                continue
-
-    def summary(self) -> dict[str, int]:
-        return {
-            f"{reader}.{what}": count
-            for reader, (_, backlog) in self._pipes.items()
-            for what, count in (("waiting", len(backlog)), ("dropped", self.dropped[reader]))
-        }
-
-    def close(self) -> None:
-        self.flush()
-        for socket, _ in self._pipes.values():
-            socket.close()
-        self._tap.close()
-        os.close(self._lock)
-
-
-class StreamReader(_Reader):
-    """Receives every message of a stream that its writer sent to this reader."""
-
-    def __init__(self, context: zmq.Context[Any], endpoint: str, pipe: int = STREAM_PIPE) -> None:
-        self.socket = _socket(context, zmq.PULL, RCVHWM=pipe, RECONNECT_IVL=10)
-        self.socket.connect(endpoint)
-
-
 class Tap:
     """An observer of a topic or stream: sees what passes, and can never hold up the writer."""
 
     def __init__(self, endpoints: Endpoints, topic: str, conflate: bool = False) -> None:
         self._context = zmq.Context(1)
-        self._socket = _socket(self._context, zmq.SUB, CONFLATE=int(conflate), RECONNECT_IVL=50)
+        self._socket = open_socket(self._context, zmq.SUB, CONFLATE=int(conflate), RECONNECT_IVL=50)
         self._socket.subscribe(b"")
         self._socket.connect(endpoints.topic(topic))
 
@@ -241,9 +133,13 @@ class ControlServer:
     """A node's side of requests: one at a time, answered between two steps."""
 
     def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
-        self.socket = _socket(context, zmq.REP)
+        self.socket = open_socket(context, zmq.REP)
         self.socket.bind(endpoint)
         self.refused = 0
+
+    @property
+    def waiting(self) -> bool:
+        return has_frame(self.socket)
 
     def receive(self) -> tuple[str, dict[str, Any]] | None:
         """The next request and its arguments; a malformed one is answered and counted."""
@@ -284,7 +180,7 @@ def request(
     """
     context = zmq.Context(1)
     try:
-        socket = _socket(context, zmq.REQ)
+        socket = open_socket(context, zmq.REQ)
         socket.connect(endpoints.control(node))
         socket.send(msgpack.packb([name, arguments or {}]))
         if not socket.poll(int(timeout_s * 1000)):
@@ -302,7 +198,7 @@ class Report:
     """A node's line to the supervisor: health and events; dropped rather than ever waited for."""
 
     def __init__(self, context: zmq.Context[Any], endpoints: Endpoints, node: str) -> None:
-        self._socket = _socket(context, zmq.PUSH, SNDHWM=1000, LINGER=300)
+        self._socket = open_socket(context, zmq.PUSH, SNDHWM=1000, LINGER=300)
         self._socket.connect(endpoints.supervisor)
         self._node = node
 
@@ -321,18 +217,20 @@ class Inbox:
 
     def __init__(self, endpoints: Endpoints, streams: tuple[str, ...] = ()) -> None:
         self._context = zmq.Context(1)
-        self._reports = _socket(self._context, zmq.PULL)
+        self._reports = open_socket(self._context, zmq.PULL)
         self._reports.bind(endpoints.supervisor)
         self._streams = {
-            topic: StreamReader(self._context, endpoints.stream(topic, "supervisor"))
+            topic: open_socket(self._context, zmq.PULL, RCVHWM=STREAM_PIPE, RECONNECT_IVL=10)
             for topic in streams
         }
+        for topic, socket in self._streams.items():
+            socket.connect(endpoints.stream(topic, "supervisor"))
 
     def receive(
         self, timeout_s: float
     ) -> tuple[list[tuple[str, str, dict[str, Any]]], list[tuple[str, bytes]]]:
         """Waits for something, then takes all there is: (node, kind, data)s and (topic, frame)s."""
-        sockets = [self._reports, *(reader.socket for reader in self._streams.values())]
+        sockets = [self._reports, *self._streams.values()]
         zmq_poll([(socket, POLLIN) for socket in sockets], int(timeout_s * 1000))
         reports, frames = [], []
         while has_frame(self._reports):
@@ -341,9 +239,9 @@ class Inbox:
                 reports.append((str(node), str(kind), dict(data)))
             except Exception:  # noqa: BLE001  garbage on the socket must not end the run
                 continue
-        for topic, reader in self._streams.items():
-            while (frame := reader.receive()) is not None:
-                frames.append((topic, frame))
+        for topic, socket in self._streams.items():
+            while has_frame(socket):
+                frames.append((topic, socket.recv(NOBLOCK)))
         return reports, frames
 
     def close(self) -> None:
@@ -355,7 +253,7 @@ class LockstepServer:
 
     def __init__(self, endpoints: Endpoints, node: str) -> None:
         self._context = zmq.Context(1)
-        self._socket = _socket(self._context, zmq.REP)
+        self._socket = open_socket(self._context, zmq.REP)
         self._socket.bind(endpoints.lockstep(node))
 
     def receive(self, timeout_s: float) -> list[Any] | None:
@@ -380,7 +278,7 @@ class LockstepClient:
 
     def __init__(self, endpoints: Endpoints, node: str, alive: Callable[[], bool]) -> None:
         self._context = zmq.Context(1)
-        self._socket = _socket(self._context, zmq.REQ, RECONNECT_IVL=10)
+        self._socket = open_socket(self._context, zmq.REQ, RECONNECT_IVL=10)
         self._socket.connect(endpoints.lockstep(node))
         self._node = node
         self._alive = alive

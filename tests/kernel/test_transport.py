@@ -17,15 +17,17 @@ from safetypilot.nodes.kernel.errors import (
     TopicTaken,
     Unanswered,
 )
+from safetypilot.nodes.kernel.ports import (
+    LatestReader,
+    LatestWriter,
+    StreamReader,
+    StreamWriter,
+)
 from safetypilot.nodes.kernel.transport import (
     ControlServer,
     Endpoints,
     Inbox,
-    LatestReader,
-    LatestWriter,
     Report,
-    StreamReader,
-    StreamWriter,
     Tap,
     request,
 )

@@ -1,10 +1,11 @@
-"""100,000 hostile frames through the real sockets of every node: all counted, no crash."""
+"""100,000 hostile frames into every node, by board and socket: all counted, no crash."""
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import zmq
 
 from safetypilot.envs import registry
 from safetypilot.nodes import arbiter, recovery_planner, safety_critic, simulator, task_policy
-from safetypilot.nodes.kernel import messages
+from safetypilot.nodes.kernel import board, messages
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.node import Node, Spec
 from safetypilot.nodes.kernel.realtime import RealtimeExecutor
@@ -108,38 +109,51 @@ def test_hostile_frames_are_counted_by_reason_and_crash_nothing(
         interface = {key: maze[key] for key in Interface.__dataclass_fields__}
     spec = Spec(name, "x:y", {}, interface, 20_000_000, 0, str(root), str(root))
     context = zmq.Context(1)
-    writers = {}
+    send: dict[str, Callable[[bytes], Any]] = {}
     for port in cls.inputs:
-        stream = TOPICS[port.topic].port == "stream"
-        writers[port.topic] = context.socket(zmq.PUSH if stream else zmq.PUB)
-        where = endpoints.stream(port.topic, name) if stream else endpoints.topic(port.topic)
-        writers[port.topic].bind(where)
-    executor = RealtimeExecutor(cls, spec, config)
-    executor.node.configure()
-    executor._answer("activate", {})
-    healths = {topic: health for topic, _, _, health in executor._readers}
+        if TOPICS[port.topic].port == "stream":
+            socket = context.socket(zmq.PUSH)
+            socket.bind(endpoints.stream(port.topic, name))
+            send[port.topic] = socket.send
+        else:
+            spec.boards[port.topic] = board.create(port.topic, 1 << 20)
+            spec.places[port.topic] = 0
+            send[port.topic] = board.BoardWriter(spec.boards[port.topic], []).write
+    executor = RealtimeExecutor([(cls, spec, config)])
+    (station,) = executor.stations
+    station.node.configure()
+    station._answer("activate", {})
+    healths = {inlet.name: inlet.health for inlet in station.inlets}
+
+    def drain() -> None:
+        for inlet in station.inlets:
+            if inlet.reader is not None:
+                inlet.reader.fresh = True  # as if its socket had been polled
+        station.drain()
 
     def seen(topic: str) -> int:
         return healths[topic].received + sum(healths[topic].drops.values())
 
     try:
-        for topic, writer in writers.items():
+        for topic, write in send.items():
             end = time.monotonic() + 5
             while not seen(topic) and time.monotonic() < end:  # until the sockets have met
-                writer.send(b"")
-                executor._drain()
+                write(b"")
+                drain()
             begun = seen(topic)
             count = FRAMES // SOCKETS + 1
             for number, frame in enumerate(hostile_frames(topic, count, seed=len(topic)), 1):
-                writer.send(frame)
+                write(frame)
                 end = time.monotonic() + 5
                 while seen(topic) < begun + number:
-                    executor._drain()
+                    drain()
                     assert time.monotonic() < end, f"frame {number} on {topic} was not counted"
             assert set(healths[topic].drops) >= {"not msgpack", "wrong type"}
-        executor._turn()
-        assert executor.status(time.monotonic_ns())["active"]
+        executor.turn()
+        assert station.status(time.monotonic_ns())["active"]
     finally:
-        executor.node.close()
+        station.node.close()
         context.destroy(0)
+        for fd in spec.descriptors:
+            os.close(fd)
         executor._zmq.destroy(0)

@@ -1,0 +1,222 @@
+"""One node at work in real time: its calls, its statistics, and the line on which people reach it.
+
+The executor (realtime.py) decides when; a station moves messages between the ports (wiring.py) and
+the node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+from safetypilot.nodes.kernel import rates
+from safetypilot.nodes.kernel.clock import RealClock
+from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
+from safetypilot.nodes.kernel.health import Histogram, InputHealth
+from safetypilot.nodes.kernel.interface import Interface
+from safetypilot.nodes.kernel.node import Context, Executor, Node, Spec
+from safetypilot.nodes.kernel.transport import ControlServer, Report
+from safetypilot.nodes.kernel.wire import WireError, codecs
+from safetypilot.nodes.kernel.wiring import Yard, inlet, outlets
+
+_LATE = 10  # a timer is late from this part of a period on
+
+
+class Station:
+    """Hosts one node.
+
+    Attributes:
+        called: a message that wakes the node waits in memory.
+        wake_ns: when the node wants its timer; None while it is not active.
+        finished: the node was told to stop, and has.
+    """
+
+    def __init__(self, node_class: type[Node], spec: Spec, config: Any, yard: Yard) -> None:
+        self.spec = spec
+        self.called = self.finished = self._active = self._stopping = False
+        self._yard = yard
+        interface = Interface.from_dict(spec.interface)
+        self._report = Report(yard.zmq, yard.endpoints, spec.name)
+        self.control = ControlServer(yard.zmq, yard.endpoints.control(spec.name))
+        self._arrived: list[tuple[InputHealth, int, int, int, int]] = []
+        self._handler, self._timer_lateness = Histogram(), Histogram()
+        self._late_timers = 0
+        self._late_ns = spec.period_ns // _LATE
+        self.node = node_class(config, _context(spec, interface, self))
+        made = codecs(interface.dims)
+        self.outlets = {name: outlets(name, spec, yard, made) for name in node_class.outputs}
+        ports = [port for port in self.node.ports if port.topic not in spec.absent]
+        waking = rates.waking(ports, spec.rates)
+        call = self._call
+        self.inlets = tuple(
+            inlet(port.topic, call if port.topic in waking else None, spec, yard, made)
+            for port in ports
+        )
+        readers = [port.reader for port in self.inlets if port.reader and port.wakes]
+        self._sockets = [reader for reader in readers if reader.socket is not None]
+
+    def _call(self) -> None:
+        self.called = True
+
+    # What the node's context calls.
+
+    def emit(self, topic: str, message: Any) -> None:
+        for outlet in self.outlets[topic]:
+            if outlet.every == 1 or rates.is_due(message, outlet.every):
+                outlet.send(message)
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        self._report.send("event", {"kind": kind, "at_ns": monotonic_ns(), **data})
+
+    def background(
+        self, work: Callable[[], Any], done: Callable[[Any, int], None], name: str
+    ) -> None:
+        self._yard.background(work, done, name)
+
+    # What the executor calls.
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a socket may hold more than was taken in one go."""
+        return any(reader.fresh for reader in self._sockets)
+
+    @property
+    def wake_ns(self) -> int | None:
+        return self.node.next_wake_ns if self._active else None
+
+    def ready(self) -> None:
+        self._report.send("ready", {"pid": os.getpid(), "generation": self.spec.generation})
+
+    def drain(self) -> bool:
+        """Hands over what has come; bookkeeping waits until the node's answer is on its way.
+
+        Returns:
+            Whether anything had.
+        """
+        self.called = False
+        on_message, clock, arrived = self.node.on_message, monotonic_ns, self._arrived
+        for name, take, health, batch, _, reader in self.inlets:
+            if reader is not None and not reader.fresh:
+                continue
+            for _ in range(batch):
+                now = clock()
+                try:
+                    message = take()
+                except WireError as error:
+                    health.refuse(error.cause)
+                    continue
+                if message is None:
+                    break
+                if self._active:
+                    on_message(name, message, now)
+                arrived.append((health, message.seq, message.stamp_ns, now, clock()))
+        if not arrived:
+            return False
+        for health, seq, stamp_ns, now, done in arrived:
+            health.accept(seq, stamp_ns, now)
+            self._handler.add(done - now)
+        arrived.clear()
+        return True
+
+    def fire(self, now_ns: int) -> bool:
+        """Calls the node's timer if its time has come: once, however late it is."""
+        wake = self.node.next_wake_ns
+        if wake is None or now_ns < wake or not self._active:
+            return False
+        late = now_ns - wake
+        self.node.on_timer(now_ns)
+        self._timer_lateness.add(late)
+        self._late_timers += late > self._late_ns
+        self._handler.add(monotonic_ns() - now_ns)
+        return True
+
+    def serve(self) -> None:
+        """Answers the requests that have come."""
+        while self.control.waiting:
+            request = self.control.receive()
+            if request is not None:
+                self.control.answer(self._answer(*request))
+        if self._stopping and not self.finished:
+            self.finish()
+
+    def _answer(self, request: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        now = monotonic_ns()
+        try:
+            if request == "status":
+                result = self.status(now)
+            elif request == "activate":
+                if not self._active:
+                    self.node.activate(now)
+                    self._active = True
+                result = {}
+            elif request == "shutdown":
+                self._stopping = True
+                result = {}
+            else:
+                result = self.node.on_request(request, arguments, now)
+        except (RequestRefused, KernelError, ValueError, TypeError, KeyError) as error:
+            return {"ok": False, "error": str(error) or type(error).__name__}
+        return {"ok": True, "result": result}
+
+    def finish(self) -> None:
+        """Deactivates and closes the node; its last words are on their way afterwards."""
+        if self.finished:
+            return
+        self.finished = True
+        if self._active:
+            self._active = False
+            self.node.deactivate(monotonic_ns())
+        self.node.close()
+        self.look_after(monotonic_ns())
+        for made in self.outlets.values():
+            for outlet in made:
+                outlet.writer.close()
+        self._report.close()
+
+    def look_after(self, now_ns: int) -> None:
+        """What is to be done now and then: push what waits, and report."""
+        for made in self.outlets.values():
+            made[-1].writer.flush()
+        self._report.send("health", self.status(now_ns))
+
+    def status(self, now_ns: int) -> dict[str, Any]:
+        """Everything a person may want to know of this node; JSON-able."""
+        return {
+            "pid": os.getpid(),
+            "active": self._active,
+            "generation": self.spec.generation,
+            "rss_mb": _rss_mb(),
+            "inputs": {inlet.name: inlet.health.summary(now_ns) for inlet in self.inlets},
+            "outputs": {name: made[-1].writer.summary() for name, made in self.outlets.items()},
+            "handler_us": self._handler.summary(),
+            "timer_late_us": self._timer_lateness.summary(),
+            "late_timers": self._late_timers,
+            "refused_requests": self.control.refused,
+            "node": self.node.status(),
+        }
+
+
+def _context(spec: Spec, interface: Interface, executor: Executor) -> Context:
+    return Context(
+        name=spec.name,
+        interface=interface,
+        period_ns=spec.period_ns,
+        seed=spec.seed,
+        run_dir=Path(spec.run_dir),
+        runtime_dir=Path(spec.runtime_dir),
+        clock=RealClock(),
+        realtime=True,
+        executor=executor,
+        generation=spec.generation,
+        every=spec.every,
+        rates=spec.rates,
+        budgets_ns=spec.budgets_ns,
+    )
+
+
+def _rss_mb() -> float:
+    with open("/proc/self/statm") as file:
+        return round(int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20, 1)
