@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from safetypilot.envs.registry import describe
 from safetypilot.launch.loader import Document, Place, Problem, did_you_mean, show
 from safetypilot.launch.registry import RegistryError, node_type
 from safetypilot.launch.resolved import NodeSpec, Port, TopicSpec
@@ -155,8 +156,9 @@ def latency(check: Check, topics: tuple[TopicSpec, ...]) -> None:
         if topic.budget_ms is None:
             continue
         budget = f"{topic.budget_ms:g} ms for topic {topic.name!r}"
-        if topic.budget_ms > period:
-            message = f"a budget of {budget} is longer than the control period, {period:g} ms"
+        own = period * next(node.every for node in check.nodes if node.name == topic.writer)
+        if topic.budget_ms > own:
+            message = f"a budget of {budget} is longer than the control period, {own:g} ms"
             check.complain(place, message, f"lower it, or the rate of {check.file.rate:g} Hz")
         elif took > topic.budget_ms:
             message = f"of a budget of {budget}, {_sum(check.nodes, path)} may take {took:g} ms"
@@ -176,7 +178,8 @@ def _before_deadlines(
         for port in node.inputs:
             for writer in (n for n in check.nodes if port.topic in {p.topic for p in n.outputs}):
                 took, path = paths.get(writer.name, (0.0, ()))
-                if took > share * period:
+                spare = (node.config.get("validity", 1.0) - 1) * writer.every * period
+                if took > (share * period if writer.every == 1 else max(share * period, spare)):
                     check.warnings.append(
                         f"{port.topic}: {_sum(check.nodes, path)} may take {took:g} ms, but "
                         f"{node.name} decides {share * period:g} ms after the observation; lower "
@@ -218,6 +221,20 @@ def _sum(nodes: tuple[NodeSpec, ...], path: tuple[str, ...]) -> str:
     """`task_policy (4) + safety_critic (4)`."""
     budgets = {node.name: node.config.get("budget_ms") for node in nodes}
     return " + ".join(f"{name} ({budgets[name]:g})" for name in path)
+
+
+def guard(check: Check, env: str) -> None:
+    """Every observation that an arbiter guards is one that the plant makes."""
+    for node in check.nodes:
+        guarded = node.config.get("guard")
+        if not guarded or not isinstance(guarded, dict):
+            continue
+        known = describe(env)["observation_names"]
+        for name in guarded:
+            if name not in known:
+                place: Place = ("nodes", node.name, "config", "guard", name)
+                mend = did_you_mean(name, known, what="observations")
+                check.complain(place, f"{env} observes no {show(name)}", mend, key=True)
 
 
 def machine(check: Check) -> None:

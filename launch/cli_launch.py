@@ -99,13 +99,22 @@ def check(
     settings: Settings = None,
     clock: Clock = None,
     seed: Seed = None,
+    measured: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|DIR|find|none",
+            help="Whose worst ages the latency budgets must allow: a run's summary, or find the "
+            "newest run of this launch file in ./runs.",
+        ),
+    ] = "find",
     json: Json = False,
 ) -> None:
     """Check a launch file without starting anything; exit code 2 and what is wrong if it is bad."""
     from safetypilot.launch.loader import LaunchFileError
 
+    worst = _measured(measured)
     try:
-        loaded = _load(name, arguments, settings, clock=clock, seed=seed)
+        loaded = _load(name, arguments, settings, clock=clock, seed=seed, measured=worst)
         loaded.plan()
     except LaunchFileError as error:
         if not json:
@@ -119,6 +128,18 @@ def check(
         typer.echo(f"warning: {warning}", err=True)
     names = ", ".join(node.name for node in loaded.nodes)
     print_line(f"{loaded.name} is fine: {loaded.env} at {loaded.rate:g} Hz; {names}")
+
+
+def _measured(given: str) -> Any:
+    """What `--measured` names, for `load`."""
+    from safetypilot.launch import budgets
+
+    if given in ("find", "none"):
+        return "find" if given == "find" else None
+    try:
+        return budgets.read_measured(Path(given))
+    except ValueError as error:
+        raise InputError(f"--measured {error}") from None
 
 
 def graph(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from safetypilot.envs import registry as envs
 from safetypilot.launch import arguments as args
-from safetypilot.launch import checks, companions, files, rates, registry, settings
+from safetypilot.launch import budgets, checks, companions, files, rates, registry, settings
 from safetypilot.launch.loader import (
     Document,
     LaunchFileError,
@@ -41,6 +41,7 @@ def load(
     episodes: int | None = None,
     duration: float | None = None,
     check_files: bool = True,
+    measured: budgets.Measured | Literal["find"] | None = None,
 ) -> Graph:
     """A launch file as a graph that can be started.
 
@@ -51,13 +52,15 @@ def load(
         clock, seed, episodes, duration: in place of the launch file's own; of the last two, one
             given replaces both.
         check_files: whether the models must exist.
+        measured: worst ages of an earlier run, which the latency budgets must allow; "find": those
+            of the newest run of this launch file below ./runs.
 
     Raises:
         LaunchFileError: with everything that is wrong.
     """
     loading = _Loading(files.compose(files.find_launch_file(name_or_path)), check_files)
     own = {"clock": clock, "seed": seed, "episodes": episodes, "duration": duration}
-    return loading.graph(arguments, list(sets), own)
+    return loading.graph(arguments, list(sets), own, measured)
 
 
 class _Loading:
@@ -83,6 +86,7 @@ class _Loading:
         arguments: Mapping[str, object] | Iterable[str],
         sets: list[str],
         own: Mapping[str, object],
+        measured: budgets.Measured | Literal["find"] | None,
     ) -> Graph:
         specs = self.argument_specs()
         command = args.given(arguments, self.problems)
@@ -112,6 +116,12 @@ class _Loading:
         topics = checks.connect(check)
         self.stop_on_problems()
         checks.latency(check, topics)
+        if measured == "find":
+            found = budgets.find_measured(file.name, file.rate) if file.budgets else None
+        else:
+            found = measured
+        check.nodes = budgets.settle(check, topics, found)
+        checks.guard(check, self.env)
         checks.machine(check)
         script = self.script(file)
         self.stop_on_problems()

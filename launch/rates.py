@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from safetypilot.envs import registry
+from safetypilot.envs.substeps import SplitStep
 from safetypilot.launch.checks import Check
 from safetypilot.launch.loader import Place
 from safetypilot.launch.resolved import NodeSpec
@@ -22,13 +24,17 @@ def settle(check: Check, nodes: Iterable[NodeSpec]) -> tuple[NodeSpec, ...]:
     """
     settled = [replace(node, every=_own(check, node)) for node in nodes]
     policy = _writer(settled, "proposal")
+    place: Place
     for index, node in enumerate(settled):
         if policy is not None and _follows(node):
             settled[index] = _with_policy(check, node, policy)
         for key, what in _CONFIG.items():
             rate = node.config.get(key)
             if isinstance(rate, int | float) and not isinstance(rate, bool):
-                _divided(check, ("nodes", node.name, "config", key), rate, f"the rate of {what}")
+                place = ("nodes", node.name, "config", key)
+                parts = _divided(check, place, rate, f"the rate of {what}")
+                if key == "control_rate" and parts > 1:
+                    _divisible(check, place, parts)
     _rows(check, settled)
     return tuple(settled)
 
@@ -62,6 +68,20 @@ def _divided(check: Check, place: Place, rate: float, what: str) -> int:
         near = [f"at most {graph:g} Hz"]
     check.complain(place, message, f"take {' or '.join(near)}")
     return 1
+
+
+def _divisible(check: Check, place: Place, parts: int) -> None:
+    """Complains if the environment cannot do a control step in so many parts."""
+    try:
+        env = registry.make_flat(check.file.env)
+    except ValueError:
+        return  # noted elsewhere
+    try:
+        SplitStep(env, parts)
+    except ValueError as error:
+        check.complain(place, str(error))
+    finally:
+        env.close()
 
 
 def _ordinal(number: int) -> str:

@@ -35,7 +35,8 @@ class Restart:
 class NodeSpec:
     """One node. `module` is "module:Class"; `config` holds every field, defaults included.
 
-    It acts on every so many-th observation (`every`).
+    It acts on every so many-th observation (`every`), and takes nothing for use whose observation
+    is older than `budgets_ms` allows (by its own names of its inputs).
     """
 
     name: str
@@ -49,6 +50,7 @@ class NodeSpec:
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
     every: int = 1
+    budgets_ms: dict[str, float] = field(default_factory=dict)
 
     @property
     def remap(self) -> dict[str, str]:
@@ -211,5 +213,6 @@ def _node_plan(node: NodeSpec) -> plan.NodePlan:
         nice=node.nice,
         realtime=node.realtime,
         every=node.every,
+        budgets_ns={topic: int(limit * 1e6) for topic, limit in node.budgets_ms.items()},
         restart=plan.Restart(restart.policy, restart.backoff, restart.backoff_max, restart.max),
     )

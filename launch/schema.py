@@ -230,6 +230,11 @@ class LaunchFile(Entry):
     )
     nodes: dict[Name, Node] = Field(min_length=1, max_length=200)
     topics: dict[Name, TopicOptions] = {}
+    budgets: dict[Text, Annotated[Float, Field(gt=0, le=1e6)]] = Field(
+        default={},
+        description="latency budgets in ms by path, such as `observation -> risk -> command`: how "
+        "old the observation behind a message may be at the path's end (launch/budgets.py)",
+    )
     remap: dict[Name, dict[Name, Name]] = Field(
         default={}, description="node: {the node's own topic name: the graph's}"
     )
