@@ -20,25 +20,25 @@ from safetypilot.nodes.kernel.wire import Codec, WireError
 
 # hop -> what it is, in the order of a step
 HOPS = {
-    "observation_to_policy": "observation on its way to the task policy",
+    "observation_to_policy": "observation -> task policy",
     "policy": "task policy works",
-    "proposal_to_critic": "proposal on its way to the safety critic",
+    "proposal_to_critic": "proposal -> safety critic",
     "critic": "safety critic works",
-    "observation_to_planner": "observation on its way to the recovery planner",
+    "observation_to_planner": "observation -> recovery planner",
     "planner": "recovery planner works",
-    "proposal_to_arbiter": "proposal on its way to the arbiter (no risk came)",
-    "risk_to_arbiter": "risk on its way to the arbiter",
-    "recovery_to_arbiter": "recovery on its way to the arbiter",
+    "proposal_to_arbiter": "proposal -> arbiter (no risk)",
+    "risk_to_arbiter": "risk -> arbiter",
+    "recovery_to_arbiter": "recovery -> arbiter",
     "arbiter": "arbiter decides",
-    "command_to_plant": "command on its way to the plant",
+    "command_to_plant": "command -> plant",
     "plant": "plant steps",
-    "total": "observation stamped to command taken",
+    "total": "observation -> command taken",
 }
 # datum -> how old the observation behind it is when it is used
 AGES = {
-    "proposal": "proposal, when the arbiter decides",
-    "recovery": "recovery, when the arbiter decides",
-    "command": "command, when the plant takes it",
+    "proposal": "proposal as the arbiter decides",
+    "recovery": "recovery as the arbiter decides",
+    "command": "command as the plant takes it",
 }
 _TASK = 0  # policies.shield.Source.TASK
 
@@ -154,8 +154,9 @@ def text(figures: dict[str, Any]) -> str:
     """The breakdown as plain lines, us."""
     counts = f"{figures['steps']} steps, {figures['missed']} without a command in time"
     lines = [
-        f"{figures['run']}: {counts}, {figures['waited']} decided at the arbiter's deadline; us",
-        _line(("", "n", "p50", "p99", "p99.9", "max")),
+        f"{figures['run']}: {counts}",
+        f"{figures['waited']} decided at the arbiter's deadline",
+        _line(("us", "n", "p50", "p99", "p99.9", "max")),
     ]
     for key, names in (("hops_us", HOPS), ("age_at_use_us", AGES)):
         if key == "age_at_use_us":
@@ -170,7 +171,7 @@ _PERCENTILES = ("p50", "p99", "p999", "max")
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return f"{cells[0]:<52}" + "".join(f"{cell:>10}" for cell in cells[1:])
+    return f"{cells[0]:<33}{cells[1]:>8}" + "".join(f"{cell:>9}" for cell in cells[2:])
 
 
 def _cell(value: float | None) -> str:

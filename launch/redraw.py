@@ -71,4 +71,5 @@ def _show(
     else:
         from rich.text import Text
 
-        screen.update(Text(text(figures) + "\nCtrl-C ends"), refresh=True)
+        view = Text(text(figures) + "\nCtrl-C ends", no_wrap=True, overflow="ellipsis")
+        screen.update(view, refresh=True)

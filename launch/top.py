@@ -138,8 +138,8 @@ def swap_state(node: dict[str, Any]) -> str:
     return ", ".join(f"{kind} {state}" for kind, state in states.items() if state != "none")
 
 
-_COLUMNS = (("node", -18), ("state", -10), ("Hz", 8), ("CPU %", 7), ("MB", 7), ("work p99", 10),
-            ("dropped", 9), ("missed", 8), ("restarts", 9))  # fmt: skip
+_COLUMNS = (("node", -17), ("state", -9), ("Hz", 7), ("CPU %", 7), ("MB", 7), ("p99 ms", 8),
+            ("dropped", 8), ("missed", 7), ("restarts", 9))  # fmt: skip
 
 
 def text(figures: dict[str, Any]) -> str:
@@ -149,7 +149,7 @@ def text(figures: dict[str, Any]) -> str:
     for name, row in figures["nodes"].items():
         work = row.get("work_p99_us")
         cells = [name, row["state"], row.get("rate_hz"), row.get("cpu_percent"),
-                 row.get("rss_mb"), None if work is None else f"{work / 1e3:.2f} ms",
+                 row.get("rss_mb"), None if work is None else f"{work / 1e3:.2f}",
                  row.get("dropped"), row.get("missed_deadlines"), row.get("restarts")]  # fmt: skip
         ends = [version.split("@")[0] for version in row.get("models", {}).values()]
         ends += [f"[{row['swap']}]"] if row.get("swap") else []

@@ -218,7 +218,7 @@ def listens() -> None:
     pilot = looked["nodes"]["pilot"]
     assert pilot["rate_hz"] == pytest.approx(100, rel=0.2) and pilot["rss_mb"] > 10
     assert pilot["cpu_percent"] is not None and "model" in pilot["models"]
-    assert "pilot             active" in call("top", "--once", "--every", "0.1").output
+    assert "pilot            active" in call("top", "--once", "--every", "0.1").output
 
 
 def swaps() -> None:

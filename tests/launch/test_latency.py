@@ -130,4 +130,4 @@ def test_percentiles_are_shown_once_the_sample_supports_them() -> None:
     assert few["hops_us"]["total"]["p99"] is None
     assert many["hops_us"]["total"]["p999"] == 470
     text = latency.text({"run": "mine", **few})
-    assert "observation stamped to command taken" in text and "99 steps" in text
+    assert "observation -> command taken" in text and "99 steps" in text
