@@ -52,7 +52,7 @@ class Contestant:
             return None
 
 
-_LATEST = "ZeroMQ PUB/SUB over ipc, newest only"
+_LATEST = "the stack's own, as the launch file has it"
 ALL = (
     Contestant("host_jitter", "safetypilot.launch.bench.timer", "none: a sleeping process"),
     Contestant("bare_ring", f"{_PEER}.bare_ring", "ZeroMQ PAIR over ipc", "pyzmq"),
@@ -111,7 +111,11 @@ class Cell:
     @property
     def launch_arguments(self) -> list[str]:
         realtime = "on" if self.realtime else "off"
-        return [f"rate={self.rate_hz:g}", f"realtime={realtime}", *self.arguments]
+        words = [f"rate={self.rate_hz:g}", f"realtime={realtime}", *self.arguments]
+        if self.graph == str(GRAPH) and not any(w.startswith("planner_rate=") for w in words):
+            # A plan takes longer than a fast period: at most 50 Hz, and a divisor of the rate.
+            words.append(f"planner_rate={self.rate_hz / max(1, -(-self.rate_hz // 50)):.9g}")
+        return words
 
     @property
     def contestants(self) -> list[Contestant]:
