@@ -47,7 +47,6 @@ def in_parts(split: SplitStep, parts: int) -> Any:
         ("cheetah-no-flip", 5, 20),
         ("ant-no-bonus", 5, 20),
         ("humanoid-no-bonus", 5, 30),
-        ("HalfCheetah-v5", 5, 20),
         ("Reacher-v5", 2, 60),
         ("InvertedPendulum-v5", 2, 60),
     ],
