@@ -128,14 +128,18 @@ def models(node: dict[str, Any]) -> dict[str, str]:
 
 def swap_state(node: dict[str, Any]) -> str:
     """How the swaps of a node's models stand; empty where there is nothing to say."""
-    swap = node.get("swap")
-    if not isinstance(swap, dict):
-        return ""
-    if "state" in swap:
-        state = str(swap["state"])
-        return "" if state == "none" else state
-    states = {kind: str(s.get("state")) for kind, s in swap.items() if isinstance(s, dict)}
-    return ", ".join(f"{kind} {state}" for kind, state in states.items() if state != "none")
+    slots = node.get("swaps")
+    if isinstance(slots, dict):
+        states = {kind: _state(slot) for kind, slot in slots.items()}
+        return ", ".join(f"{kind} {state}" for kind, state in states.items() if state)
+    return _state(node)
+
+
+def _state(slot: Any) -> str:
+    """Of one slot, as nodes/model_slot.py tells it."""
+    swap = slot.get("swap") if isinstance(slot, dict) else None
+    state = swap.get("state") if isinstance(swap, dict) else None
+    return "" if state in (None, "none") else str(state)
 
 
 _COLUMNS = (("node", -17), ("state", -9), ("Hz", 7), ("CPU %", 7), ("MB", 7), ("p99 ms", 8),

@@ -29,8 +29,8 @@ def test_models_of_one_slot_and_of_several() -> None:
 def test_swaps_are_mentioned_when_there_is_something_to_say() -> None:
     assert top.swap_state({"swap": {"state": "none"}}) == ""
     assert top.swap_state({"swap": {"state": "shadow"}}) == "shadow"
-    several = {"swap": {"dynamics": {"state": "staged"}, "safety_critic": {"state": "none"}}}
-    assert top.swap_state(several) == "dynamics staged"
+    slots = {"dynamics": {"swap": {"state": "staged"}}, "encoder": {"swap": {"state": "none"}}}
+    assert top.swap_state({"swaps": slots}) == "dynamics staged"
     assert top.swap_state({}) == ""
 
 
