@@ -70,8 +70,8 @@ def zoo() -> Path:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text in a node's config names a file: a model, a checkpoint or a MuJoCo world."""
-    return text.startswith("zoo/") or text.endswith((".onnx", ".pt", ".xml"))
+    """Whether a text in a node's config names a file: a model, its contract, a MuJoCo world ..."""
+    return text.startswith("zoo/") or text.endswith((".onnx", ".pt", ".xml", ".json", ".yaml"))
 
 
 def locate(text: str, mark: Mark) -> str:

@@ -58,6 +58,11 @@ def of_latents(encoder: Contract, size: int) -> Contract:
     return replace(encoder, observation_names=(name,), observation_units=("",), golden={})
 
 
+def with_recurrent(contract: Contract, pairs: tuple[tuple[str, str], ...]) -> Contract:
+    """The same contract, with these pairs of recurrent state."""
+    return replace(contract, recurrent=pairs)
+
+
 def _shape(name: str) -> tuple[int, ...]:
     """The shape at the end of a name; empty where there is none."""
     found = _SHAPED.search(name)

@@ -25,6 +25,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "where"},
 }
 
 
@@ -33,7 +34,7 @@ class Summary(NamedTuple):
 
     metadata: dict[str, str]
     domains: set[str]
-    external: bool  # some tensor lies in another file
+    external: set[str]  # other files that tensors lie in, as they are named; empty: none do
     has_graph: bool
 
 
@@ -42,12 +43,12 @@ class _Torn(ValueError):
 
 
 def summarise(data: bytes) -> Summary:
-    """Read metadata, operator domains and external data flags.
+    """Read metadata, operator domains and the files that external data lie in.
 
     Raises:
         ModelError: the bytes are not a whole ONNX model.
     """
-    found = Summary({}, set(), False, False)
+    found = Summary({}, set(), set(), False)
     external, has_graph = False, False
     stack: list[tuple[str, memoryview, int]] = [("model", memoryview(data), 0)]
     try:
@@ -58,6 +59,11 @@ def summarise(data: bytes) -> Summary:
             if kind == "entry":
                 entry = {number: bytes(value).decode() for number, value in _pairs(view)}
                 found.metadata[entry.get(1, "")] = entry.get(2, "")
+                continue
+            if kind == "where":
+                entry = {number: bytes(value).decode() for number, value in _pairs(view)}
+                if entry.get(1) == "location":
+                    found.external.add(entry.get(2, ""))
                 continue
             children = _CHILDREN.get(kind, {})
             for number, value in _fields(view):
@@ -73,7 +79,9 @@ def summarise(data: bytes) -> Summary:
         raise ModelError(
             f"not a whole ONNX model ({error}); it may be half written or another kind of file"
         ) from None
-    return found._replace(external=external, has_graph=has_graph)
+    if external and not found.external:
+        found.external.add("")  # it does not say where
+    return found._replace(has_graph=has_graph)
 
 
 def _pairs(view: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -7,8 +7,7 @@ replaced meanwhile is either the old one or the new one. Letters as in `contract
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safetypilot.models import contract as contracts
-from safetypilot.models import onnx_file
-from safetypilot.models.contract import Contract
+from safetypilot.models.contract import Contract, Expected
 from safetypilot.models.errors import ModelError
+from safetypilot.models.model_file import external, kind_of, read_bytes, summarise
+
+__all__ = ["Array", "Bound", "Model", "kind_of", "load", "read_bytes"]
 
 Array = NDArray[np.float32]
 
-MAX_BYTES = 64 * 2**20
 _KEPT_SHAPES = 8  # bound buffer sets that `run` keeps, oldest thrown out first
 
 
@@ -36,19 +36,26 @@ class Bound:
         outputs: name -> array that `run` fills.
     """
 
-    def __init__(self, session: Any, inputs: dict[str, Array], names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        session: Any,
+        inputs: dict[str, Array],
+        names: Mapping[str, str],
+        wanted: Sequence[str] | None = None,
+    ) -> None:
         """Allocate and bind.
 
         Args:
             session: an onnxruntime session.
             inputs: name -> first contents, which also say the shapes.
             names: this project's tensor name -> the file's.
+            wanted: outputs by the file's names; None: all.
         """
         import onnxruntime
 
         as_value = onnxruntime.OrtValue.ortvalue_from_numpy  # on CPU this shares the memory
         self.inputs = inputs
-        outputs = [output.name for output in session.get_outputs()]
+        outputs = list(wanted or (output.name for output in session.get_outputs()))
         ours = {theirs: name for name, theirs in names.items()}
         feed = {names.get(name, name): array for name, array in inputs.items()}
         first = session.run(outputs, feed)  # sizes the outputs, and warms up
@@ -78,6 +85,7 @@ class Model:
         contract: what it promises.
         sha256: of the file's bytes, hex.
         version: `<contract version>@<12 hex digits>`, the name in messages and reports.
+        tensors: our tensor names -> the file's, where they differ.
         call_s: what a call takes at the 99th percentile, once `stage` has measured it.
     """
 
@@ -88,6 +96,7 @@ class Model:
         self.sha256 = sha256
         self.version = f"{contract.version}@{sha256[:12]}"
         self.call_s: float | None = None
+        self.tensors: Mapping[str, str] = contract.tensors
         self._session = session
         self._bound: dict[tuple[tuple[int, ...], ...], Bound] = {}
         ours = {theirs: name for name, theirs in contract.tensors.items()}
@@ -161,36 +170,20 @@ class Model:
         return bound
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """The file's bytes, whole or not at all."""
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise ModelError(f"{path} is not a file; give the path of an ONNX file")
-        if size > MAX_BYTES:
-            raise ModelError(f"{path} has {size} bytes, the most allowed is {MAX_BYTES}")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} does not exist; train or export it, or correct the path"
-        ) from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ModelError(f"{path} grew beyond {MAX_BYTES} bytes while it was read")
-    if not data:
-        raise ModelError(f"{path} is empty; it may be half written")
-    return data
-
-
-def load(path: Path | str, supplement: Mapping[str, Any] | None = None) -> Model:
+def load(
+    path: Path | str,
+    supplement: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    expected: Expected | None = None,
+) -> Model:
     """Build a model from a file that says what it is. `stage` also proves that it works.
 
     Args:
         path: an ONNX file.
-        supplement: contract entries that the file lacks (files from other tools).
+        supplement: contract entries that the file lacks; for files from other tools see
+            models/foreign.py.
+        kind: what it is to be, where the file does not say.
+        expected: the plant, for files from other tools.
 
     Raises:
         ModelError: the file cannot be used, and why.
@@ -198,43 +191,41 @@ def load(path: Path | str, supplement: Mapping[str, Any] | None = None) -> Model
     path = Path(path)
     data = read_bytes(path)
     try:
-        contract = _read_contract(data, supplement)
-        return Model(path, contract, hashlib.sha256(data).hexdigest(), _session(data))
+        summary = summarise(data)
+        beside = external(path, summary.external)
+        session = _session(data, beside)
+        sha256 = hashlib.sha256(data + b"".join(beside.values())).hexdigest()
+        said = dict(supplement or {})
+        if contracts.METADATA_KEY in summary.metadata:
+            known = Contract.__dataclass_fields__
+            lacks = {k: v for k, v in said.items() if k in known and v != "plant"}
+            text = summary.metadata[contracts.METADATA_KEY]
+            model = Model(path, contracts.from_json(text, lacks), sha256, session)
+        else:
+            from safetypilot.models import foreign
+
+            said.setdefault("kind", kind)
+            model = foreign.adapt(path, session, sha256, summary.metadata, said, expected)
+        _check_types(session, model)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    return model
 
 
-def kind_of(path: Path | str) -> str:
-    """What kind of model a file says it is; empty if it does not say.
-
-    Raises:
-        ModelError: it cannot be read, or is no ONNX file.
-    """
-    text = onnx_file.summarise(read_bytes(path)).metadata.get(contracts.METADATA_KEY, "{}")
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return ""
-    return str(data.get("kind", "")) if isinstance(data, dict) else ""
-
-
-def _read_contract(data: bytes, supplement: Mapping[str, Any] | None) -> Contract:
-    summary = onnx_file.summarise(data)
-    if not summary.has_graph:
-        raise ModelError("not an ONNX model: no graph in it; it may be another kind of file")
-    foreign = sorted(summary.domains - onnx_file.DOMAINS)
-    if foreign:
-        raise ModelError(
-            f"it uses operators of {', '.join(foreign)}; custom operators are not run, "
-            "export with standard ones"
-        )
-    if summary.external:
-        raise ModelError("its weights lie in another file; export it as one file")
-    text = summary.metadata.get(contracts.METADATA_KEY, "{}")
-    return contracts.from_json(text, supplement)
+def _check_types(session: Any, model: Model) -> None:
+    """Everything that goes in or out is float32."""
+    used = {*model.tensors.values(), *(name for pair in model.contract.recurrent for name in pair)}
+    values = [("input", value) for value in session.get_inputs()]
+    values += [("output", v) for v in session.get_outputs() if not used or v.name in used]
+    for side, value in values:
+        if value.type != "tensor(float)":
+            raise ModelError(
+                f"{side} {value.name} is a {value.type}, tensor(float) was wanted; export it in "
+                "float32"
+            )
 
 
-def _session(data: bytes) -> Any:
+def _session(data: bytes, beside: Mapping[str, bytes]) -> Any:
     """A CPU session that leaves the other cores and most of the memory to other processes."""
     import onnxruntime
 
@@ -244,6 +235,11 @@ def _session(data: bytes) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # failures come as exceptions, once
+    if beside:
+        names, contents = list(beside), list(beside.values())
+        options.add_external_initializers_from_files_in_memory(
+            names, contents, list(map(len, contents))
+        )
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime's own classes have no common base

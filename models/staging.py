@@ -17,7 +17,7 @@ from safetypilot.models.session import Array, Model, load
 GOLDEN_TOLERANCE = 1e-4
 _LIMIT_TOLERANCE = 1e-5  # of the range: rounding at a saturated tanh
 _CALLS = 50
-_PROBE_SCALES = (0.0, 0.1, 1.0, 10.0)
+_PROBE_SCALES = (0.0, 0.1, 1.0, 10.0, 1e3, 1e5)
 
 
 def stage(
@@ -45,7 +45,7 @@ def stage(
     Raises:
         ModelError: the first reason not to use it, with the mend.
     """
-    model = load(path, supplement)
+    model = load(path, supplement, kind, expected)
     try:
         contracts.check(model.contract, kind, expected, rate_hz)
         _check_tensors(model)
@@ -85,6 +85,12 @@ def _check_tensors(model: Model) -> None:
                 f"its {what} are {sorted(got)}, a {model.contract.kind} has {sorted(wanted)}; "
                 "map them with `tensors` in the contract"
             )
+    for before, after in state:
+        if _open(model.input_shapes[before]) != _open(model.output_shapes[after]):
+            raise ModelError(
+                f"recurrent pair {before}, {after}: {model.input_shapes[before]} goes in, "
+                f"{model.output_shapes[after]} comes out; they must agree"
+            )
     shapes, _ = _wanted_shapes(model.contract)
     for name, wanted_shape in shapes.items():
         shape = model.input_shapes[name]
@@ -99,6 +105,11 @@ def _check_tensors(model: Model) -> None:
             )
     if model.contract.kind == "dynamics" and not model.members:
         raise ModelError("its first dimension, the ensemble size, is not fixed; export it again")
+
+
+def _open(shape: list[int | str | None]) -> list[int | None]:
+    """A shape with None for every size that is left open."""
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 def _check_golden(model: Model) -> None:

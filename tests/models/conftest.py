@@ -1,5 +1,6 @@
-"""Small models of every kind, made once."""
+"""Small models of every kind, made once; makes the helpers beside the tests importable."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from safetypilot.models import export, networks
 from safetypilot.models.contract import Contract
 from safetypilot.models.filtered import FilteredPolicy
+
+sys.path.append(str(Path(__file__).parent))
 
 LOW, HIGH = (-0.1, -0.2), (0.1, 0.4)
 

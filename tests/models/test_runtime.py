@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from safetypilot.models import graphs, runtime, session
+from safetypilot.models import graphs, model_file, runtime, session
 from safetypilot.models.runtime import ModelError
 
 
@@ -70,7 +70,7 @@ def test_missing_empty_large_and_foreign_files(tmp_path, monkeypatch):
     refused(path, "not a whole ONNX model")
     path.write_bytes(b"\x08\x07")
     refused(path, "no graph in it")
-    monkeypatch.setattr(session, "MAX_BYTES", 10)
+    monkeypatch.setattr(model_file, "MAX_BYTES", 10)
     path.write_bytes(bytes(11))
     refused(path, "the most allowed is 10")
 
