@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from safetypilot.launch.plan import COMMAND
 from safetypilot.launch.progress import Run
 from safetypilot.launch.runtime_dir import write_json
 
@@ -71,6 +72,8 @@ def summarise(run: Run, command: list[str] | None = None) -> dict[str, Any]:
         "active_s": round(run.active_s, 3),
         "wall_s": round((run.ended or run.started) - run.started, 3),
         "mean_reward": figures["mean_reward"],
+        "late_steps": late_steps(run),
+        "drift_ms": drift_ms(run),
         "steps_by_source": figures["steps_by_source"],
         "refused_commands": figures["refused_commands"],
         "lost_messages": {node: causes for node, causes in run.lost.items() if causes},
@@ -95,6 +98,31 @@ def real_time_factor(run: Run) -> float | None:
     if not step_s or not run.active_s or not steps:
         return None
     return round(steps * step_s / run.active_s, 2)
+
+
+def late_steps(run: Run) -> dict[str, Any]:
+    """Steps without a command in time, and answers that came too late to be used; with causes.
+
+    The plant says what each late step waited for, the arbiter which answers it did without.
+    """
+    plan, rows = run.plan, run.rows()
+    plant = rows.get(plan.plant or "", {}).get("node", {})
+    arbiter = rows.get(plan.writer(COMMAND) or "", {}).get("node", {})
+    late, worst = arbiter.get("late") or {}, arbiter.get("late_ms") or {}
+    return {
+        **(plant.get("late_steps") or {"missed": run.tally.total.missed}),
+        "late_answers": {
+            topic: {"node": plan.writer(topic), "n": count, "worst_ms": worst.get(topic)}
+            for topic, count in late.items()
+        },
+    }
+
+
+def drift_ms(run: Run) -> float | None:
+    """How far simulated time fell behind the run's clock in all; None where nobody says."""
+    row = run.rows().get(run.plan.plant or "", {})
+    drift = row.get("node", {}).get("drift_ms")
+    return drift if isinstance(drift, int | float) else None
 
 
 def versions() -> dict[str, str]:

@@ -55,6 +55,7 @@ class _Counts:
     sources: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     reasons: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
+    worst_ns: dict[str, int] = field(default_factory=dict)  # how long after the deadline
     over_budget: dict[str, int] = field(default_factory=dict)
 
 
@@ -179,6 +180,8 @@ class Arbiter(Node):
     def _late(self, topic: str, message: Any, now_ns: int) -> None:
         self._counts.late[topic] = self._counts.late.get(topic, 0) + 1
         self._lateness.add(now_ns - message.stamp_ns)
+        after_ns = now_ns - message.stamp_ns - self._deadline_ns
+        self._counts.worst_ns[topic] = max(self._counts.worst_ns.get(topic, 0), after_ns)
 
     def _consider(self, now_ns: int) -> None:
         """Decides now if nothing that may still come could change the choice for the better."""
@@ -301,6 +304,11 @@ class Arbiter(Node):
             ),
         )
 
+    def rehearse(self) -> None:
+        if self._step is not None:
+            now_ns = self.context.clock.now_ns()
+            shield.decide(self._state, self._inputs(self._step), now_ns, self._rules)
+
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         reason = str(arguments.get("reason", ""))
         if request == "estop":
@@ -339,6 +347,7 @@ class Arbiter(Node):
             "reasons": dict(counts.reasons),
             "over_budget": dict(counts.over_budget),
             "late": dict(counts.late),
+            "late_ms": {topic: round(ns / 1e6, 3) for topic, ns in counts.worst_ns.items()},
             "late_us": self._lateness.summary(),
         }
 

@@ -11,6 +11,10 @@ late, foreign, out-of-limits commands are refused and counted, whatever the arbi
 With a `control_rate` below the graph's rate each control step of the environment is done in equal
 parts, one per observation (envs/substeps.py). Reward, cost, success and the end of an episode come
 with the last part, as they would without.
+
+The plant keeps to the ticks of its clock: a step that is late is counted and its cause looked for
+(late_steps.py), the next one comes on its tick, though no sooner than half a period later. What
+cannot be made up for like that, a period or more, is given up: never a burst, but `drift_ms`.
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ import numpy as np
 
 from safetypilot.envs import costs, registry
 from safetypilot.envs.substeps import SplitStep
+from safetypilot.nodes.episode_log import EpisodeLog
 from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
+from safetypilot.nodes.late_steps import LateSteps
 
 FAILSAFE = 3  # policies.shield.Source.FAILSAFE; a plant knows the wire, not the shield
 _NO_CHAIN = bytes(8 * messages.TRANSITION_STAMPS)
@@ -79,7 +85,8 @@ class Simulator(Node):
         self._awaiting = False
         self._chain = _NO_CHAIN
         self._refused: dict[str, int] = {}
-        self._missed = self._overruns = self._steps = 0
+        self._late = LateSteps()
+        self._steps = self._drift_ns = self._idle_ns = self._stamp_ns = 0
 
     def configure(self) -> None:
         try:
@@ -109,7 +116,7 @@ class Simulator(Node):
         observation, _ = self._env.reset(seed=seed, options=self.config.options)
         self._step = 0
         names = self.context.interface.observation_names
-        self._report = _EpisodeLog(len(names) == self.context.interface.observation_size)
+        self._report = EpisodeLog(len(names) == self.context.interface.observation_size)
         return np.asarray(observation, np.float32)
 
     def activate(self, now_ns: int) -> None:
@@ -118,15 +125,16 @@ class Simulator(Node):
 
     def on_timer(self, now_ns: int) -> None:
         if self._awaiting:  # the command deadline has passed
-            self._missed += 1
+            self._late.missed(self._seq, self._stamp_ns, now_ns)
             self._report.missed += 1
             self._chain = _NO_CHAIN
             self._apply(self._failsafe, FAILSAFE, self._unknown, "", float("nan"))
-            self.next_wake_ns = self._tick_ns
             return
         period = self.context.period_ns
-        if now_ns >= self._tick_ns + period:  # more than a period late: never catch up in a burst
-            self._overruns += 1
+        late = now_ns - self._tick_ns
+        if late >= period:
+            self._late.overrun(late, self._idle_ns - self._tick_ns)
+            self._drift_ns += late
             self._tick_ns = now_ns
         self._stamp_ns = now_ns
         self.context.emit(
@@ -142,7 +150,7 @@ class Simulator(Node):
             ),
         )
         self._awaiting = True
-        self.next_wake_ns = self._tick_ns + int(period * self.config.deadline)
+        self.next_wake_ns = now_ns + int(period * self.config.deadline)
         self._tick_ns += period
 
     def on_message(self, topic: str, message: messages.Command, now_ns: int) -> None:
@@ -150,6 +158,7 @@ class Simulator(Node):
         if refusal:
             self._refused[refusal] = self._refused.get(refusal, 0) + 1
             self._report.refused += 1
+            self._late.came(message, now_ns)
             return
         latency_us = (now_ns - self._stamp_ns) / 1e3
         action, source = message.action, message.source
@@ -157,7 +166,6 @@ class Simulator(Node):
             action, source = self._failsafe, FAILSAFE
         self._chain = trace.of_transition(message, now_ns)
         self._apply(action, source, message.proposed, message.model, latency_us)
-        self.next_wake_ns = self._tick_ns
 
     def _refusal(self, command: messages.Command, now_ns: int) -> str:
         """Why a command may not reach the plant; empty if it may."""
@@ -222,13 +230,17 @@ class Simulator(Node):
         self._step += 1
         self._steps += 1
         self._observation = after
+        self.next_wake_ns = max(self._tick_ns, self._stamp_ns + self.context.period_ns // 2)
         if terminated or truncated:
             self.context.emit(
                 "episode",
                 self._report.message(self._seq - 1, self._stamp_ns, now_ns, self._episode, success),
             )
+            if said := self._late.news(self._seq):
+                self.context.event("late steps", episode=self._episode, **said)
             self._episode += 1
             self._observation = self._reset()
+        self._idle_ns = self.context.clock.now_ns()
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         if request == "epoch":
@@ -263,8 +275,10 @@ class Simulator(Node):
             "episode": self._episode,
             "epoch": self._epoch,
             "steps": self._steps,
-            "missed_deadlines": self._missed,
-            "overruns": self._overruns,
+            "missed_deadlines": self._late.missed_steps,
+            "overruns": self._late.overruns,
+            "late_steps": self._late.summary(),
+            "drift_ms": round(self._drift_ns / 1e6, 3),
             "refused": dict(self._refused),
             "estop": self._estop,
             "step_seconds": None if seconds is None else seconds / self._parts,
@@ -272,60 +286,6 @@ class Simulator(Node):
 
     def close(self) -> None:
         self._env.close()
-
-
-class _EpisodeLog:
-    """What one episode's report is made of.
-
-    Observations are for pictures of the way taken; images would be megabytes that show none.
-    """
-
-    def __init__(self, keeps_observations: bool = True) -> None:
-        self._keeps = keeps_observations
-        self.missed = self.refused = 0
-        self._observations: list[np.ndarray[Any, Any]] = []
-        self._sources: list[int] = []
-        self._latency_us: list[float] = []
-        self._models: dict[str, None] = {}
-        self._reward = self._cost = 0.0
-
-    def add(
-        self,
-        observation: np.ndarray[Any, Any],
-        source: int,
-        latency_us: float,
-        model: str,
-        reward: float,
-        cost: float,
-    ) -> None:
-        if self._keeps or not self._observations:
-            self._observations.append(observation)
-        self._sources.append(source)
-        self._latency_us.append(latency_us)
-        if model:
-            self._models[model] = None
-        self._reward += reward
-        self._cost += cost
-
-    def message(
-        self, seq: int, stamp_ns: int, now_ns: int, episode: int, success: bool
-    ) -> messages.EpisodeReport:
-        return messages.EpisodeReport(
-            seq=seq,
-            stamp_ns=stamp_ns,
-            sent_ns=now_ns,
-            episode=episode,
-            steps=len(self._sources),
-            success=success,
-            violation=self._cost > 0,
-            total_reward=self._reward,
-            missed=self.missed,
-            models=",".join(self._models),
-            observations=np.stack(self._observations)[: None if self._keeps else 0],
-            sources=np.array(self._sources, np.uint8),
-            latency_us=np.array(self._latency_us, np.float32),
-            dropped=self.refused,
-        )
 
 
 if __name__ == "__main__":

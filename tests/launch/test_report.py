@@ -199,3 +199,27 @@ def test_the_live_view_draws_every_state(tmp_path: Path) -> None:
     assert "episodes 1/5" in text
     assert "waiting" in text
     assert runtime_dir.running() == []
+
+
+def test_late_steps_name_who_was_waited_for(tmp_path: Path) -> None:
+    run = Run(fake_plan(), tmp_path)
+    run.tally.add(episode(missed=2))
+    assert report.summarise(run)["late_steps"] == {"missed": 2, "late_answers": {}}
+    assert report.summarise(run)["drift_ms"] is None
+    cause = {"node": "arbiter", "what": "works", "steps": 2, "worst_ms": 4.5}
+    late = {"missed": 2, "overruns": 1, "unexplained": 0, "causes": [cause]}
+    plant = {"node": {"late_steps": late, "drift_ms": 31.0}}
+    pilot = {"node": {"late": {"risk": 3}, "late_ms": {"risk": 7.5}}}
+    for row in (plant, pilot):
+        row |= {"restarts": 0}
+    run.rows = lambda: {"plant": plant, "pilot": pilot}
+    summary = report.summarise(run)
+    assert summary["drift_ms"] == 31.0
+    assert summary["late_steps"]["causes"] == [cause]
+    assert summary["late_steps"]["late_answers"] == {
+        "risk": {"node": None, "n": 3, "worst_ms": 7.5}  # nobody writes it in this graph
+    }
+    console = Console(width=300, record=True)
+    live.conclude(console, run, {**summary, "real_time_factor": None}, None)
+    said = "3 steps late, mostly: arbiter works (4.5 ms at worst); 31 ms behind the clock"
+    assert said in console.export_text()
