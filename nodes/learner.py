@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from safetypilot.envs import registry
+from safetypilot.nodes.joined import Joiner
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
@@ -60,6 +61,7 @@ class Learner(Node):
         self._received = self._lost = self._owed = self._announced = self._episodes = 0
         self._offline_owed = 0
         self._last_seq = -1
+        self._joiner = Joiner(context.every)
         self._metrics: dict[str, float] = {}
         self._ready = False
 
@@ -122,6 +124,10 @@ class Learner(Node):
             self._lost += message.seq - self._last_seq - 1
             self.context.event("lost transitions", total=self._lost)
         self._last_seq = message.seq
+        whole = self._joiner.take(message)
+        if whole is None:
+            return
+        message = whole
         self._received += 1
         proposed = message.proposed if np.isfinite(message.proposed).all() else message.executed
         self._learner.add(
