@@ -107,7 +107,8 @@ def draw(latencies: dict[str, Floats], title: str, period_us: float, path: Path)
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    for name, values in latencies.items():
+    for name in sorted(latencies, key=list(_NAMES).index):
+        values = latencies[name]
         known = np.sort(values[~np.isnan(values)])
         if not len(known):
             continue
@@ -120,6 +121,6 @@ def draw(latencies: dict[str, Floats], title: str, period_us: float, path: Path)
     axes.set(xscale="log", yscale="log", title=title, ylabel="share of steps that took longer",
              xlabel="from the observation's stamp to its command, us")  # fmt: skip
     axes.grid(which="both", alpha=0.25)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
