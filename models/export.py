@@ -65,17 +65,12 @@ def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.
     kind, model = _build(network)
     contract = replace(contract, kind=kind, golden={})
     rows = _rows(network, contract, _PARITY_ROWS)
-    if isinstance(network, FilteredPolicy):
-        rows = _decided(network, rows)
-    wanted = _evaluate(network, rows)
-    few = slice(_GOLDEN_ROWS)
+    sure = _decided(network, rows) if isinstance(network, FilteredPolicy) else rows
+    wanted = _evaluate(network, sure)
     contract = replace(
         contract,
         graph_sha256=hashlib.sha256(_serialise(model)).hexdigest(),
-        golden={
-            "inputs": {name: _few(array, few).tolist() for name, array in rows.items()},
-            "outputs": {name: _few(array, few).tolist() for name, array in wanted.items()},
-        },
+        golden=_golden(sure, wanted),
     )
     entry = model.metadata_props.add()
     entry.key, entry.value = contracts.METADATA_KEY, contract.to_json()
@@ -86,7 +81,10 @@ def export(network: nn.Module, path: Path | str, contract: Contract) -> runtime.
             file.write(_serialise(model))
             file.flush()
             os.fsync(file.fileno())
-        _check_parity(runtime.stage(scratch, kind, contract), rows, wanted)
+        staged = runtime.stage(scratch, kind, contract)
+        _check_parity(staged, sure, wanted)
+        if isinstance(network, FilteredPolicy):
+            _check_candidates(staged, network, rows)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -255,16 +253,20 @@ def _rows(network: nn.Module, contract: Contract, count: int) -> Rows:
 
 
 def _decided(network: FilteredPolicy, rows: Rows) -> Rows:
-    """The rows whose answer does not hang on rounding.
-
-    Raises:
-        ModelError: there is none, as where all candidates are alike.
-    """
+    """The rows whose answer does not hang on rounding; none, where all candidates are alike."""
     with torch.no_grad():
         kept = network.decided(torch.from_numpy(rows["observation"])[None]).numpy()
-    if not kept.any():
-        raise ModelError("every choice of the filtered policy hangs on rounding; train on")
     return {"observation": rows["observation"][kept]}
+
+
+def _golden(rows: Rows, wanted: Rows) -> dict[str, Any]:
+    few = slice(_GOLDEN_ROWS)
+    if any(0 in array.shape for array in rows.values()):
+        return {}
+    return {
+        "inputs": {name: _few(array, few).tolist() for name, array in rows.items()},
+        "outputs": {name: _few(array, few).tolist() for name, array in wanted.items()},
+    }
 
 
 def _evaluate(network: nn.Module, rows: Rows) -> Rows:
@@ -281,7 +283,21 @@ def _evaluate(network: nn.Module, rows: Rows) -> Rows:
         return {name: network(*inputs)[0].numpy()}
 
 
+def _check_candidates(model: runtime.Model, network: FilteredPolicy, rows: Rows) -> None:
+    """Where rounding decides among equals, the answer has to be one of them at least."""
+    with torch.no_grad():
+        offered = network.candidates(torch.from_numpy(rows["observation"])[None]).numpy()
+    apart = np.abs(model.run(**rows)["action"][:, None] - offered).max(axis=2).min(axis=1)  # (B,)
+    allowed = PARITY_TOLERANCE * max(1.0, float(np.abs(offered).max()))
+    if not apart.max() <= allowed:
+        raise ModelError(
+            f"the exported action is {apart.max():.3g} from every candidate; nothing was written"
+        )
+
+
 def _check_parity(model: runtime.Model, rows: Rows, wanted: Rows) -> None:
+    if any(0 in array.shape for array in rows.values()):
+        return
     for name, array in model.run(**rows).items():
         allowed = PARITY_TOLERANCE * max(1.0, float(np.abs(wanted[name]).max()))
         difference = float(np.abs(array - wanted[name]).max())

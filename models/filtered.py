@@ -51,6 +51,10 @@ class FilteredPolicy(nn.Module):  # type: ignore[misc]  # torch is not followed 
         best = score.argmax(dim=-1)[:, None, None].expand(len(action), 1, action.shape[-1])
         return action.gather(1, best)[:, 0][None]
 
+    def candidates(self, observation: Tensor) -> Tensor:
+        """All that the choice is between, (1, B, O) -> (B, N, A)."""
+        return self._judged(observation)[0]
+
     def decided(self, observation: Tensor) -> Tensor:
         """Where the choice does not hang on the last digits, (1, B, O) -> (B,) bool.
 

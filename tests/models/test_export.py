@@ -1,6 +1,7 @@
 """torch and ONNX agree, files are reproducible, and nothing half made is left behind."""
 
 import hashlib
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -90,6 +91,20 @@ def test_diverged_weights_leave_the_old_file(files, torch_networks, contract, tm
 def test_a_network_without_a_graph_is_refused(contract, tmp_path):
     with pytest.raises(ModelError, match="no ONNX graph for a Linear"):
         export.export(torch.nn.Linear(3, 2), tmp_path / "x.onnx", contract)
+
+
+def test_a_filtered_policy_without_a_clear_choice_is_exported(tmp_path, torch_networks, files):
+    network = deepcopy(torch_networks["filtered_policy"])
+    for twins in network.critic.parameters():
+        twins.data.zero_()  # every candidate has a risk of one half
+    network.eps = 0.1
+    contract = runtime.load(files["filtered_policy"]).contract
+    model = export.export(network, tmp_path / "alike.onnx", contract)
+    assert model.contract.golden == {}
+    rows = np.zeros((5, contract.observation_size), np.float32)
+    offered = network.candidates(torch.from_numpy(rows)[None]).detach().numpy()
+    apart = np.abs(model.run(observation=rows)["action"][:, None] - offered).max(axis=2)
+    assert apart.min(axis=1).max() < 1e-5
 
 
 def test_a_filtered_policy_takes_safe_actions_only(files, torch_networks):
