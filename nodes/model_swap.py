@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from numpy.typing import ArrayLike
 
 from safetypilot.models.runtime import Model, ModelError
+from safetypilot.nodes.kernel.errors import RequestRefused
 from safetypilot.nodes.kernel.node import Context
 from safetypilot.policies.trial import Limits, Shadow
 
@@ -102,20 +103,52 @@ class Flyer(NamedTuple):
     contract: dict[str, Any] | str
 
 
+class Trial(NamedTuple):
+    """What a model has to go through before it flies.
+
+    Attributes:
+        epoch: the set of models it belongs to; None: it flies as soon as it may.
+        steps: at least so many in the shadow.
+        duration_ns: and at least so long.
+    """
+
+    epoch: int | None
+    steps: int
+    duration_ns: int
+
+    @property
+    def shadow(self) -> bool:
+        return bool(self.steps or self.duration_ns)
+
+    @classmethod
+    def of(cls, config: SwapConfig, options: Mapping[str, Any]) -> Trial:
+        """By the config, unless the request's `epoch`, `shadow_s` and `shadow_steps` say otherwise.
+
+        Raises:
+            RequestRefused: they make no sense.
+        """
+        epoch, steps, seconds = options.get("epoch"), config.shadow_steps, config.shadow_s
+        if options.get("shadow_steps") is not None or options.get("shadow_s") is not None:
+            steps = int(options.get("shadow_steps") or 0)
+            seconds = float(options.get("shadow_s") or 0.0)
+        if steps < 0 or not 0 <= seconds < 1e9:
+            raise RequestRefused(f"a shadow of {steps} steps and {seconds} s; neither is below 0")
+        if epoch is not None and type(epoch) is not int:
+            raise RequestRefused(f"epoch is {epoch!r}; it is a number that the plant handed out")
+        return cls(epoch, steps, int(seconds * 1e9))
+
+
 @dataclass
 class Candidate:
     """A model on its way to fly.
 
     Attributes:
-        epoch: the set of models it belongs to; None: it flies as soon as it may.
         ready: staged, checked and through with its shadow.
     """
 
     flyer: Flyer
-    epoch: int | None
+    trial: Trial
     shadow: Shadow
-    steps: int
-    duration_ns: int
     began_ns: int | None = None
     late: int = 0
     ready: bool = False
@@ -161,13 +194,17 @@ class Candidate:
             their_ns = perf_counter_ns() - began
         return self.shadow.add(theirs, answer, their_ns, took)
 
+    def may_fly(self, epoch: int) -> bool:
+        """Whether it flies from an observation of such an epoch on."""
+        return self.ready and self.trial.epoch in (None, epoch)
+
     def done(self, now_ns: int) -> bool:
         """Whether its time in the shadow is over."""
-        if not self.steps and not self.duration_ns:
+        if not self.trial.shadow:
             return True
-        if self.began_ns is None or self.shadow.steps < max(self.steps, 1):
+        if self.began_ns is None or self.shadow.steps < max(self.trial.steps, 1):
             return False
-        return now_ns - self.began_ns >= self.duration_ns
+        return now_ns - self.began_ns >= self.trial.duration_ns
 
 
 class Last(NamedTuple):

@@ -14,8 +14,7 @@ Array = NDArray[np.float32]
 class Bumpless:
     """Adds what the new model's first action lacked, less with every step, until nothing is left.
 
-    The first action after the change equals the last one before it; each action stays within the
-    limits, because it lies between a limit-keeping action and the new model's.
+    The first action after the change equals the last one before it; each is clipped to the limits.
 
     Attributes:
         left: steps until the new model is on its own.
