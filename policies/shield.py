@@ -487,14 +487,9 @@ def _failsafe(
     )  # fmt: skip
 
 
-class _Link(NamedTuple):
-    """What ties an answer to an observation."""
-
-    seq: int  # the newest observation that it may answer
-    reach: int  # how many before that one it may answer instead
-    now_ns: int
-    validity_ns: int
-    budget_ns: int | None
+# What ties an answer to an observation: the seq of the newest one that it may answer, how many
+# before that it may answer instead, the time, validity and latency budget. A plain tuple: cheap.
+_Link = tuple[int, int, int, int, int | None]
 
 
 def _link_reason(
@@ -505,15 +500,15 @@ def _link_reason(
         return causes.missing
     if type(view) is not kind or type(view.seq) is not int or type(view.stamp_ns) is not int:
         return causes.invalid
-    if not 0 <= link.seq - view.seq <= link.reach:
+    seq, reach, now_ns, validity_ns, budget_ns = link
+    if not 0 <= seq - view.seq <= reach:
         return causes.other_observation
-    age_ns = link.now_ns - view.stamp_ns
+    age_ns = now_ns - view.stamp_ns
     if age_ns < 0:
         return causes.future
-    if age_ns > link.validity_ns:
+    if age_ns > validity_ns:
         return causes.stale
-    over = link.budget_ns is not None and age_ns > link.budget_ns
-    return causes.over_budget if over else _OK
+    return _OK if budget_ns is None or age_ns <= budget_ns else causes.over_budget
 
 
 def _vet_array(
@@ -542,9 +537,9 @@ def _judge_task(
     Returns the reason, the action, its risk, and the seq of the newest proposal judged so far.
     """
     proposal, judged = inputs.proposal, state.judged
-    reach = min(rules.hold_steps, observation.step)  # not into another episode
+    reach = rules.hold_steps and min(rules.hold_steps, observation.step)  # within the episode
     validity = rules.proposal_validity_ns
-    link = _Link(observation.seq, reach, now_ns, validity, rules.proposal_budget_ns)
+    link = (observation.seq, reach, now_ns, validity, rules.proposal_budget_ns)
     reason = _link_reason(proposal, Proposal, link, _PROPOSAL)
     if proposal is None or reason is not _OK:
         return reason, _NOTHING, math.nan, judged
@@ -567,7 +562,7 @@ def _judge_task(
 def _vet_risk(
     risk: Risk | None, proposal: Proposal, now_ns: int, rules: Rules
 ) -> tuple[Reason, float]:
-    link = _Link(proposal.seq, 0, now_ns, rules.risk_validity_ns, rules.risk_budget_ns)
+    link = (proposal.seq, 0, now_ns, rules.risk_validity_ns, rules.risk_budget_ns)
     reason = _link_reason(risk, Risk, link, _RISK)
     if risk is None or reason is not _OK:
         return reason, math.nan
@@ -599,8 +594,8 @@ def _vet_recovery(
     """Whether a plan may be used, and the last vetted plan: this one if so."""
     seq, _, step = observation
     kept = state.plan
-    reach = min(rules.plan_steps, step)
-    link = _Link(seq, reach, now_ns, rules.recovery_validity_ns, rules.recovery_budget_ns)
+    reach = rules.plan_steps and min(rules.plan_steps, step)
+    link = (seq, reach, now_ns, rules.recovery_validity_ns, rules.recovery_budget_ns)
     reason = _link_reason(recovery, Recovery, link, _RECOVERY)
     if recovery is None or reason is not _OK:
         return reason, kept
