@@ -39,19 +39,26 @@ class LateSteps:
         self.missed_steps = 0  # no command came in time
         self.overruns = 0  # the plant began a period late, or later
         self._pending: dict[int, tuple[int, int]] = {}  # seq -> its stamp, its deadline
+        self._refused: tuple[int, Cause, int] | None = None  # the last one, with its cause
         self._causes: dict[Cause, list[int]] = {}  # -> steps, longest in ns
         self._told: dict[Cause, int] = {}
 
     def missed(self, seq: int, stamp_ns: int, now_ns: int) -> None:
         """No command for this observation came by the deadline, which is now."""
         self.missed_steps += 1
-        self._pending[seq] = (stamp_ns, now_ns)
+        if self._refused is not None and self._refused[0] == seq:
+            _, cause, took_ns = self._refused
+            self._add(cause, took_ns)
+        else:
+            self._pending[seq] = (stamp_ns, now_ns)
 
     def came(self, command: Command, now_ns: int) -> None:
-        """A command came too late; says why, if it is one that was missed."""
+        """A command came too late to be taken; before its step is given up, or after."""
+        cause, took_ns = longest_hop(command, now_ns)
         if self._pending.pop(command.seq, None) is not None:
-            cause, took_ns = longest_hop(command, now_ns)
             self._add(cause, took_ns)
+        else:
+            self._refused = (command.seq, cause, took_ns)
 
     def overrun(self, late_ns: int, busy_ns: int) -> None:
         """The plant was late for its own tick.

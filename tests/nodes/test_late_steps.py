@@ -107,6 +107,18 @@ def test_causes_are_counted_and_told_once() -> None:
     assert first == {"node": "arbiter", "what": "works", "steps": 2, "worst_ms": 20.0}
 
 
+def test_a_command_that_the_plant_itself_took_too_late_explains_its_step() -> None:
+    late = LateSteps()
+    late.came(late_command(4), 60 * MS)  # expired when the plant's turn came, just before its timer
+    late.missed(4, 0, 60 * MS)
+    late.missed(5, 0, 80 * MS)
+    summary = late.summary()
+    assert (summary["missed"], summary["unexplained"]) == (2, 1)
+    assert summary["causes"] == [
+        {"node": "simulator", "what": "waits for command", "steps": 1, "worst_ms": 54.0}
+    ]
+
+
 def plant(tmp_path: Path) -> Bench:
     kept = {k: registry.describe("navigation1")[k] for k in Interface.__dataclass_fields__}
     interface = Interface.from_dict(kept)
