@@ -66,6 +66,7 @@ def train(
         raise InputError("training needs torch: pip install -e '.[train]' in the checkout")
     from rich.console import Console
 
+    from safetypilot.models.errors import ModelError
     from safetypilot.policies.learn import trainer
     from safetypilot.policies.learn.seeds import seeds_of
 
@@ -82,17 +83,21 @@ def train(
         device=device,
         data=str(data or ""),
     )
-    label = seeds or str(seed)
+    directory = _directory(name, env, seeds or str(seed), out, resume)
     try:
         summaries = trainer.train(
             wanted,
-            _directory(name, env, label, out, resume),
+            directory,
             resume=resume,
             progress=not json,
             console=console,
         )
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from None
+    except ModelError as error:  # learned all the same: the checkpoint is whole
+        hint = f"go on from the checkpoint: --resume {directory}"
+        console.print(f"error: {error}; {hint}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
     if json:
         print_json(summaries[0] if len(summaries) == 1 else {"runs": summaries})
     else:

@@ -96,3 +96,22 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     output = refused("sac", "--env", "navigation1", "--out", str(tmp_path / "file" / "run"))
     assert "file/run" in output
+
+
+def test_models_that_cannot_be_exported_lose_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetypilot.models import export
+    from safetypilot.models.errors import ModelError
+
+    def refuse(*_: object) -> None:
+        raise ModelError("the exported action is off by 1")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(export, "_check_parity", refuse)
+        result = small("sac", out)
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert f"off by 1; go on from the checkpoint: --resume {out}" in said
+    assert small("sac", out, "--resume", str(out)).exit_code == 0
