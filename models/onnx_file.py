@@ -16,10 +16,11 @@ DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEPTH = 64
+_METADATA = 14  # field of a model
 
 # message -> {field: message it holds}; everything else is skipped
 _CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 14: "entry", 25: "function"},
+    "model": {7: "graph", _METADATA: "entry", 25: "function"},
     "function": {7: "node"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
@@ -82,6 +83,27 @@ def summarise(data: bytes) -> Summary:
     if external and not found.external:
         found.external.add("")  # it does not say where
     return found._replace(has_graph=has_graph)
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The model's bytes but for its metadata entries, as they were before those were attached."""
+    view, kept, position = memoryview(data), [], 0
+    try:
+        while position < len(view):
+            begin = position
+            tag, position = _varint(view, position)
+            if tag & 7 == _VARINT:
+                _, position = _varint(view, position)
+            elif tag & 7 == _BYTES:
+                size, position = _varint(view, position)
+                position += size
+            else:
+                position += 8 if tag & 7 == _FIXED64 else 4
+            if tag >> 3 != _METADATA:
+                kept.append(view[begin:position])
+    except _Torn as error:
+        raise ModelError(f"not a whole ONNX model ({error})") from None
+    return b"".join(kept)
 
 
 def _pairs(view: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safetypilot.models import contract as contracts
+from safetypilot.models import onnx_file
 from safetypilot.models.contract import Contract, Expected
 from safetypilot.models.errors import ModelError
 from safetypilot.models.model_file import external, kind_of, read_bytes, summarise
@@ -86,6 +87,7 @@ class Model:
         sha256: of the file's bytes, hex.
         version: `<contract version>@<12 hex digits>`, the name in messages and reports.
         tensors: our tensor names -> the file's, where they differ.
+        graph_changed: whether the graph is another than its contract was written for.
         call_s: what a call takes at the 99th percentile, once `stage` has measured it.
     """
 
@@ -96,6 +98,7 @@ class Model:
         self.sha256 = sha256
         self.version = f"{contract.version}@{sha256[:12]}"
         self.call_s: float | None = None
+        self.graph_changed = False
         self.tensors: Mapping[str, str] = contract.tensors
         self._session = session
         self._bound: dict[tuple[tuple[int, ...], ...], Bound] = {}
@@ -201,6 +204,8 @@ def load(
             lacks = {k: v for k, v in said.items() if k in known and v != "plant"}
             text = summary.metadata[contracts.METADATA_KEY]
             model = Model(path, contracts.from_json(text, lacks), sha256, session)
+            graph = hashlib.sha256(onnx_file.without_metadata(data)).hexdigest()
+            model.graph_changed = model.contract.graph_sha256 not in ("", graph)
         else:
             from safetypilot.models import foreign
 

@@ -51,6 +51,11 @@ def stage(
         _check_tensors(model)
         _check_golden(model)
         _check_outputs(model)
+        if model.graph_changed:
+            raise ModelError(
+                "its graph_sha256 is not that of its graph: it was changed after the export; "
+                "export it again"
+            )
         if budget_s is not None:
             _check_latency(model, budget_s)
     except ModelError as error:
