@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flights import launch
+from flights import Flight, eventually, launch
 
 from safetypilot.launch import files
 from safetypilot.launch.graph import load
+from safetypilot.nodes.kernel import messages, trace
+from safetypilot.policies.shield import Source
 
 pytestmark = pytest.mark.integration
 LOCKSTEP = ("--clock", "lockstep", "--in-process", "--seed", "7")
@@ -69,3 +74,39 @@ def test_with_every_rate_equal_the_graph_is_the_one_without_rates(tmp_path: Path
     equal = load(own).plan()
     for one, other in zip(plain.nodes, equal.nodes, strict=True):
         assert plain.spec(one, tmp_path, tmp_path, 0) == equal.spec(other, tmp_path, tmp_path, 0)
+
+
+@pytest.mark.parametrize("node", ["task_policy", "safety_critic"])
+def test_a_node_that_stops_is_flown_without_once_what_is_held_is_too_old(
+    fly: Callable[..., Flight], node: str
+) -> None:
+    flight = fly("maze-multirate", "rate=250", "policy_rate=25", "planner_rate=10", "--duration=60")
+    commands = flight.tap("command")
+    validity_ns = int(1.5 * 1e9 / 25)
+    seen: list[messages.Command] = []
+
+    def next_command() -> messages.Command | None:
+        command: messages.Command | None = commands(1.0)
+        if command is not None:
+            seen.append(command)
+        return command
+
+    def flies(task: bool) -> bool:
+        command = next_command()
+        return command is not None and (command.source == Source.TASK) == task
+
+    eventually(lambda: flies(task=True), 20, "a task command")
+    pid = flight.pids()[node]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: flies(task=False), 20, "another command")
+        for _ in range(100):
+            next_command()
+        assert all(command.source != Source.TASK for command in seen[-50:])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: flies(task=True), 20, "a task command again")
+    for command in seen:
+        if command.source == Source.TASK:
+            chain = trace.unpack(command.chain)
+            assert chain.arbiter_taken - chain.policy_observed <= validity_ns
