@@ -211,6 +211,15 @@ def test_a_blend_that_begins_late_still_arrives_in_time() -> None:
     assert blending(late=6) == [0.5] * 10 + [0.9] * 2
 
 
+def test_a_blend_arrives_at_the_proposal_itself_and_not_at_a_sum() -> None:
+    exact = (1e-9, -1e-9)  # lost in a sum with what it comes from
+    steps = [answered(10, 10, proposal=proposal(10, (0.1, 0.1)))]
+    steps += [answered(seq, 11, proposal=proposal(11, exact)) for seq in (11, 12, 13)]
+    decisions = fly(steps, hold_steps=9, blend_steps=2)
+    for decision in decisions[2:]:
+        assert decision.action.tobytes() == array(exact).tobytes()
+
+
 def test_a_blend_begins_from_a_task_command_only() -> None:
     steps = [
         answered(10, 10, proposal=proposal(10, (0.1, 0.0))),
@@ -403,7 +412,7 @@ def test_what_is_over_its_budget_is_stale_with_a_reason_of_its_own(
         "recovery": recovery(9, **stamp),
     }
     inputs = answered(9, 9, recovery=recovery(9))._replace(**{name: late[name]})
-    for budget, over in ((39, True), (40, False), (None, False)):
+    for budget, over in ((39, True), (40, False), (41, False), (10**9, False), (None, False)):
         decision = choose(inputs, **{f"{name}_budget_ns": budget})
         found = decision.recovery_reason if name == "recovery" else decision.reason
         assert found is (reason if over else Reason.APPROVED)
@@ -430,6 +439,7 @@ def test_what_is_over_its_budget_is_stale_with_a_reason_of_its_own(
         ({"hold_steps": 1.0}, "hold_steps must be a whole number"),
         ({"guard_low": (0.0,)}, "guard_high needs 1 numbers like guard_low, got 0"),
         ({"guard_low": (0.0,), "guard_high": (0.0,)}, r"guard_low \(0.0,\) must be below guard_h"),
+        ({"guard_low": (1.0,), "guard_high": (0.0,)}, "must be below guard_high"),
         ({"guard_low": (math.nan,), "guard_high": (1.0,)}, "guard_low must be finite"),
         ({"guard_low": ("x",), "guard_high": (1.0,)}, "guard_low must be a list of numbers"),
     ],
