@@ -129,6 +129,12 @@ class Realtime(Entry):
     timer_slack_us: Int | None = Field(
         default=None, ge=0, le=1_000_000, description="how late a wake-up may be made on purpose"
     )
+    rehearse_us: Int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="so long before each observation a step is rehearsed, for warm caches; 0: not",
+    )
 
     def over(self, below: Realtime | None) -> dict[str, Any]:
         """What is asked for: this section's fields, and those of the one below where it has none.

@@ -119,6 +119,9 @@ class SafetyCritic(Node):
             slot.answered(observation, Last(risk, inputs, observation.step == 0, sent_ns - now_ns))
             self.next_wake_ns = slot.next_wake_ns
 
+    def rehearse(self) -> None:
+        self._critic.rehearse()
+
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         return self._slot.answer(request, arguments)
 

@@ -124,6 +124,10 @@ class TaskPolicy(Node):
         self._slot.on_timer(now_ns)
         self.next_wake_ns = self._slot.next_wake_ns
 
+    def rehearse(self) -> None:
+        if self._policy is not None:
+            self._policy.rehearse()
+
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         return self._slot.answer(request, arguments)
 

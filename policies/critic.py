@@ -4,6 +4,7 @@ Letters: B rows, O observation and A action dimension; N plans, H horizon in ste
 E nets of the dynamics ensemble.
 """
 
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from safetypilot.models.runtime import Model
 
 Array = NDArray[np.float32]
+
+_FEW = 64
 
 
 class SafetyCritic:
@@ -47,8 +50,12 @@ class SafetyCritic:
         its_action[:] = action
         bound.run()
         # A network may turn NaN into a number: ReLU does, and the sum of both inputs does not.
-        finite = np.isfinite(its_observation.sum() + its_action.sum())
+        finite = _is_finite(its_observation) and _is_finite(its_action)
         return float(risk[0]) if finite else float("nan")
+
+    def rehearse(self) -> None:
+        """Judge the last action once more; nothing comes of it."""
+        self._bound[1].run()
 
     def risks(self, observation: Array, action: Array) -> Array:
         """Risks of many, (B, O) and (B, A) to (B,); NaN where the input is not finite."""
@@ -56,6 +63,13 @@ class SafetyCritic:
         finite = np.isfinite(observation).all(axis=1) & np.isfinite(action).all(axis=1)
         risk[~finite] = np.nan
         return risk
+
+
+def _is_finite(values: Array) -> bool:
+    """Whether all of them are. NumPy's way costs more than a small network when it is cold."""
+    if values.size <= _FEW:
+        return all(map(isfinite, values.tolist()))
+    return bool(np.isfinite(values.sum()))
 
 
 class Dynamics(Protocol):

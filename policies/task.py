@@ -55,6 +55,10 @@ class TaskPolicy:
             state[...] = following
         return action.copy()
 
+    def rehearse(self) -> None:
+        """Compute the last action once more; nothing comes of it, and no state moves on."""
+        self._bound[1].run()
+
     def reset(self) -> None:
         """Forget: recurrent state is zero, as at the start of an episode."""
         for _, state, _ in self._states:

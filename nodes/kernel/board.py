@@ -42,7 +42,7 @@ def create(name: str, frame_bytes: int) -> int:
 
 
 def create_bell() -> int:
-    """A file descriptor that becomes readable, once per ring for who polls it edge-triggered."""
+    """A file descriptor that is readable from a ring on until it is read."""
     return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
 

@@ -113,6 +113,13 @@ class Node:
     def on_timer(self, now_ns: int) -> None:
         """`next_wake_ns` has come; the node sets the next one."""
 
+    def rehearse(self) -> None:
+        """Computes what a step computes, on the last step's inputs, and leaves nothing changed.
+
+        It is called shortly before the next step is due, where the launch file asks for it: code
+        and data are in the CPU's caches then, whatever else ran meanwhile.
+        """
+
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         """Answers a person or the supervisor. Raises RequestRefused to say no, and why."""
         raise RequestRefused(f"{self.context.name} knows no request {request!r}")

@@ -42,6 +42,8 @@ class Settings:
         gc: "on"; "frozen": what was there before the node became active is not looked at again;
             "off": collected only in quiet moments.
         timer_slack_us: how late the kernel may make a wake-up on purpose; None: its default, 50.
+        rehearse_us: so long before the next observation is due, the way of a step is walked once
+            without effect, so that code and data are in the CPU's caches when it comes; 0: never.
     """
 
     policy: str = "other"
@@ -50,6 +52,7 @@ class Settings:
     lock_memory: bool = False
     gc: str = "frozen"
     timer_slack_us: int | None = None
+    rehearse_us: int = 0
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Settings:

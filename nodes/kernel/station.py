@@ -22,6 +22,7 @@ from safetypilot.nodes.kernel.transport import ControlServer, Report
 from safetypilot.nodes.kernel.wire import WireError, codecs
 from safetypilot.nodes.kernel.wiring import Yard, inlet, outlets
 
+_NEVER = 1 << 62
 _LATE = 10  # a timer is late from this part of a period on
 
 
@@ -31,6 +32,7 @@ class Station:
     Attributes:
         called: a message that wakes the node waits in memory.
         wake_ns: when the node wants its timer; None while it is not active.
+        sockets: of inputs that wake the node, where they have one.
         finished: the node was told to stop, and has.
     """
 
@@ -42,8 +44,10 @@ class Station:
         self._report = Report(yard.zmq, yard.endpoints, spec.name)
         self.control = ControlServer(yard.zmq, yard.endpoints.control(spec.name))
         self._arrived: list[tuple[InputHealth, int, int, int, int]] = []
+        self._fired: list[tuple[int, int]] = []  # how late a timer was, and how long it took
+        self._stamp_ns = self._rehearsed_ns = 0  # of the last observation seen
         self._handler, self._timer_lateness = Histogram(), Histogram()
-        self._late_timers = 0
+        self._late_timers = self._skipped_timers = 0
         self._late_ns = spec.period_ns // _LATE
         self.node = node_class(config, _context(spec, interface, self))
         made = codecs(interface.dims)
@@ -56,7 +60,7 @@ class Station:
             for port in ports
         )
         readers = [port.reader for port in self.inlets if port.reader and port.wakes]
-        self._sockets = [reader for reader in readers if reader.socket is not None]
+        self.sockets = [reader for reader in readers if reader.socket is not None]
 
     def _call(self) -> None:
         self.called = True
@@ -64,6 +68,7 @@ class Station:
     # What the node's context calls.
 
     def emit(self, topic: str, message: Any) -> None:
+        self._stamp_ns = message.stamp_ns
         for outlet in self.outlets[topic]:
             if outlet.every == 1 or rates.is_due(message, outlet.every):
                 outlet.send(message)
@@ -81,11 +86,17 @@ class Station:
     @property
     def unfinished(self) -> bool:
         """Whether a socket may hold more than was taken in one go."""
-        return any(reader.fresh for reader in self._sockets)
+        return any(reader.fresh for reader in self.sockets)
 
     @property
     def wake_ns(self) -> int | None:
         return self.node.next_wake_ns if self._active else None
+
+    def rehearsal_ns(self, lead_ns: int) -> int:
+        """When to rehearse: so long before the next observation; far off once that is done."""
+        if self._stamp_ns == self._rehearsed_ns or not self._active:
+            return _NEVER
+        return self._stamp_ns + self.spec.period_ns - lead_ns
 
     def ready(self) -> None:
         self._report.send("ready", {"pid": os.getpid(), "generation": self.spec.generation})
@@ -98,7 +109,7 @@ class Station:
         """
         self.called = False
         on_message, clock, arrived = self.node.on_message, monotonic_ns, self._arrived
-        for name, take, health, batch, _, reader in self.inlets:
+        for name, take, _, health, batch, _, reader in self.inlets:
             if reader is not None and not reader.fresh:
                 continue
             for _ in range(batch):
@@ -113,25 +124,52 @@ class Station:
                 if self._active:
                     on_message(name, message, now)
                 arrived.append((health, message.seq, message.stamp_ns, now, clock()))
+                self._stamp_ns = message.stamp_ns
         if not arrived:
             return False
-        for health, seq, stamp_ns, now, done in arrived:
-            health.accept(seq, stamp_ns, now)
-            self._handler.add(done - now)
-        arrived.clear()
+        self._book()
         return True
 
+    def _book(self) -> None:
+        """Statistics of what has been done since the last time."""
+        handled = self._handler.add
+        for health, seq, stamp_ns, now, done in self._arrived:
+            health.accept(seq, stamp_ns, now)
+            handled(done - now)
+        for late, took in self._fired:
+            self._timer_lateness.add(late)
+            self._late_timers += late > self._late_ns
+            handled(took)
+        self._arrived.clear()
+        self._fired.clear()
+
     def fire(self, now_ns: int) -> bool:
-        """Calls the node's timer if its time has come: once, however late it is."""
+        """Calls the node's timer if its time has come: once, however late it is.
+
+        A node that counts on from a time which passed long ago does not catch up in a burst: whole
+        periods are skipped, and counted.
+        """
         wake = self.node.next_wake_ns
         if wake is None or now_ns < wake or not self._active:
             return False
         late = now_ns - wake
         self.node.on_timer(now_ns)
-        self._timer_lateness.add(late)
-        self._late_timers += late > self._late_ns
-        self._handler.add(monotonic_ns() - now_ns)
+        self._fired.append((late, monotonic_ns() - now_ns))
+        period, following = self.spec.period_ns, self.node.next_wake_ns
+        if late > period and following is not None and following <= now_ns:
+            missed = (now_ns - following) // period + 1
+            self.node.next_wake_ns = following + missed * period
+            self._skipped_timers += missed
         return True
+
+    def rehearse(self) -> None:
+        """Walks the way of a step without effect: frames, the node, frames."""
+        self._rehearsed_ns = self._stamp_ns
+        for port in self.inlets:
+            port.rehearse()
+        self.node.rehearse()
+        for made in self.outlets.values():
+            made[-1].rehearse()
 
     def serve(self) -> None:
         """Answers the requests that have come."""
@@ -184,6 +222,7 @@ class Station:
 
     def status(self, now_ns: int) -> dict[str, Any]:
         """Everything a person may want to know of this node; JSON-able."""
+        self._book()
         return {
             "pid": os.getpid(),
             "active": self._active,
@@ -194,6 +233,7 @@ class Station:
             "handler_us": self._handler.summary(),
             "timer_late_us": self._timer_lateness.summary(),
             "late_timers": self._late_timers,
+            "skipped_timers": self._skipped_timers,
             "refused_requests": self.control.refused,
             "node": self.node.status(),
         }

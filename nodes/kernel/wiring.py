@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,17 +51,43 @@ class Handover:
     def take(self) -> Any:
         return self._queue.popleft() if self._queue else None
 
+    def rehearse(self) -> None:
+        """There is nothing to decode."""
+
+
+class Decoded:
+    """An input that comes as frames; the last one is kept to rehearse with."""
+
+    def __init__(self, receive: Callable[[], bytes | None], decode: Callable[[bytes], Any]) -> None:
+        self._receive = receive
+        self._decode = decode
+        self._last: bytes | None = None
+
+    def take(self) -> Any:
+        frame = self._receive()
+        if frame is None:
+            return None
+        self._last = frame
+        return self._decode(frame)
+
+    def rehearse(self) -> None:
+        if self._last is not None:
+            with suppress(WireError):
+                self._decode(self._last)
+
 
 class Inlet(NamedTuple):
     """An input at work: `take` gives the next message, None if there is none; may raise WireError.
 
     Attributes:
+        rehearse: what `take` does, without taking anything.
         batch: how many are taken in one go.
         reader: None for a handover.
     """
 
     name: str
     take: Callable[[], Any]
+    rehearse: Callable[[], None]
     health: InputHealth
     batch: int
     wakes: bool
@@ -75,6 +102,11 @@ class Outlet:
     codec: Codec
     handovers: list[Handover]
     every: int = 1
+    last: Any = None
+
+    def rehearse(self) -> None:
+        if self.last is not None:
+            self.codec.encode(self.last)
 
     def send(self, message: Any) -> None:
         if self.handovers:
@@ -88,6 +120,7 @@ class Outlet:
                     handover.put(checked)
         if self.writer.wanted:
             self.writer.send(self.codec.encode(message))
+            self.last = message
 
 
 @dataclass
@@ -144,7 +177,7 @@ def inlet(
     if topic in yard.handovers:
         handover = Handover(call, health, stream)
         yard.handovers[topic].append(handover)
-        return Inlet(name, handover.take, health, batch, wakes, None)
+        return Inlet(name, handover.take, handover.rehearse, health, batch, wakes, None)
     reader: Reader
     if stream:
         reader = StreamReader(yard.zmq, yard.endpoints.stream(topic, spec.name))
@@ -152,13 +185,5 @@ def inlet(
         reader = BoardInlet(BoardReader(spec.boards[topic], spec.places[topic], wakes))
     else:
         reader = LatestReader(yard.zmq, yard.endpoints.topic(topic))
-    take = _decoded(reader.receive, codecs[info.message].decode)
-    return Inlet(name, take, health, batch, wakes, reader)
-
-
-def _decoded(receive: Callable[[], bytes | None], decode: Callable[[bytes], Any]) -> Any:
-    def take() -> Any:
-        frame = receive()
-        return None if frame is None else decode(frame)
-
-    return take
+    decoded = Decoded(reader.receive, codecs[info.message].decode)
+    return Inlet(name, decoded.take, decoded.rehearse, health, batch, wakes, reader)

@@ -107,6 +107,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "lock_memory": st.booleans(),
     "gc": st.sampled_from(["off", "frozen", "on"]),
     "timer_slack_us": st.integers(0, 1000),
+    "rehearse_us": st.integers(0, 1000),
 }
 sections = st.fixed_dictionaries({}, optional=FIELDS)
 
