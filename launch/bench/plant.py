@@ -13,7 +13,7 @@ from safetypilot.launch.bench.course import Course
 from safetypilot.launch.bench.frames import HEAD, Frame
 from safetypilot.launch.bench.samples import Samples
 
-UP_PATIENCE_S = 60.0  # a graph that has not answered by then does not work
+UP_PATIENCE_S = 45.0  # a graph that has not answered by then does not work
 _PING_S = 0.05
 
 
