@@ -11,7 +11,6 @@ only for an answer that is due for that very one; in between it decides at once,
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,39 +23,14 @@ from safetypilot.nodes.arbiter_config import (
     rules,
     spacing,
 )
+from safetypilot.nodes.arbiter_record import Decisions, Step
 from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import RequestRefused
-from safetypilot.nodes.kernel.health import Histogram
 from safetypilot.nodes.kernel.node import Context, Input, Node
 from safetypilot.nodes.kernel.process import main
 from safetypilot.policies import shield
 
 __all__ = ["Arbiter", "ArbiterConfig"]
-
-_OVER_BUDGET = {
-    shield.Reason[f"{topic.upper()}_OVER_BUDGET"]: topic
-    for topic in ("observation", "proposal", "risk", "recovery")
-}
-
-
-@dataclass
-class _Step:
-    """What has come for the observation under way."""
-
-    observation: messages.Observation
-    proposal: messages.Proposal | None = None
-    risk: messages.Risk | None = None
-    recovery: messages.Recovery | None = None
-
-
-@dataclass
-class _Counts:
-    decisions: int = 0
-    sources: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    reasons: dict[str, int] = field(default_factory=dict)
-    late: dict[str, int] = field(default_factory=dict)
-    worst_ns: dict[str, int] = field(default_factory=dict)  # how long after the deadline
-    over_budget: dict[str, int] = field(default_factory=dict)
 
 
 class Arbiter(Node):
@@ -73,12 +47,11 @@ class Arbiter(Node):
     def __init__(self, config: ArbiterConfig, context: Context) -> None:
         super().__init__(config, context)
         self._state = shield.State.initial()
-        self._step: _Step | None = None
+        self._step: Step | None = None
         self._decided = -1
         self._armed = False
         self._complete_steps = 0
-        self._counts = _Counts()
-        self._lateness = Histogram()
+        self._book = Decisions()
         self._unknown = np.full(context.interface.action_size, np.nan, np.float32)
         self._latch = context.runtime_dir / "estop"
         self._early: dict[str, Any] = {}
@@ -115,7 +88,7 @@ class Arbiter(Node):
             if topic == "recovery" and message.seq == step.observation.seq:
                 self._keep(message, now_ns)  # too late to fly itself, but its tail may be needed
             else:
-                self._late(topic, message, now_ns)
+                self._book.late(topic, message, now_ns, self._deadline_ns)
             return
         setattr(step, topic, message)
         if topic != "proposal":
@@ -124,7 +97,7 @@ class Arbiter(Node):
     def _begin(self, observation: messages.Observation, now_ns: int) -> None:
         if observation.seq <= self._decided:
             return
-        self._step = step = _Step(observation)
+        self._step = step = Step(observation)
         self.next_wake_ns = observation.stamp_ns + self._deadline_ns
         if self._held is None:
             for topic, message in self._early.items():
@@ -144,7 +117,7 @@ class Arbiter(Node):
             topic, self._rules.proposal_validity_ns
         )
         if not held.take(topic, message) or now_ns - message.stamp_ns > fresh:
-            self._late(topic, message, now_ns)
+            self._book.late(topic, message, now_ns, self._deadline_ns)
         elif topic != "proposal" or not self._rules.shield:
             self._look(held, now_ns)
 
@@ -176,12 +149,6 @@ class Arbiter(Node):
             self._state = shield.keep_plan(
                 self._state, _observation(step), _recovery(recovery), now_ns, self._rules
             )
-
-    def _late(self, topic: str, message: Any, now_ns: int) -> None:
-        self._counts.late[topic] = self._counts.late.get(topic, 0) + 1
-        self._lateness.add(now_ns - message.stamp_ns)
-        after_ns = now_ns - message.stamp_ns - self._deadline_ns
-        self._counts.worst_ns[topic] = max(self._counts.worst_ns.get(topic, 0), after_ns)
 
     def _consider(self, now_ns: int) -> None:
         """Decides now if nothing that may still come could change the choice for the better."""
@@ -215,7 +182,7 @@ class Arbiter(Node):
         state, decision = shield.decide(self._state, self._inputs(step), now_ns, self._rules)
         self._send(step, state, decision, now_ns)
 
-    def _inputs(self, step: _Step) -> shield.Inputs:
+    def _inputs(self, step: Step) -> shield.Inputs:
         proposal, risk, recovery = step.proposal, step.risk, step.recovery
         return shield.Inputs(
             _observation(step),
@@ -231,7 +198,7 @@ class Arbiter(Node):
         )
 
     def _send(
-        self, step: _Step, state: shield.State, decision: shield.Decision, now_ns: int
+        self, step: Step, state: shield.State, decision: shield.Decision, now_ns: int
     ) -> None:
         observation, proposal = step.observation, step.proposal
         self._state, self._decided = state, observation.seq
@@ -254,11 +221,11 @@ class Arbiter(Node):
             ),
         )
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
-        self._record(step, decision, now_ns)
+        self.context.emit("decision", self._book.decided(step, decision, self._rules.eps, now_ns))
         if not self._armed:
             self._arm(step)
 
-    def _arm(self, step: _Step) -> None:
+    def _arm(self, step: Step) -> None:
         """Not armed until every input the shield needs has come in time for a few steps."""
         needed = (
             (step.proposal, step.risk, step.recovery) if self._rules.shield else (step.proposal,)
@@ -267,47 +234,6 @@ class Arbiter(Node):
         if self.config.arm == "auto" and self._complete_steps >= self.config.arm_steps:
             self._armed = True
             self.context.event("armed", seq=step.observation.seq)
-
-    def _record(self, step: _Step, decision: shield.Decision, now_ns: int) -> None:
-        counts, observation = self._counts, step.observation
-        counts.decisions += 1
-        counts.sources[decision.source] += 1
-        name = decision.reason.name
-        counts.reasons[name] = counts.reasons.get(name, 0) + 1
-        for reason in {decision.reason, decision.recovery_reason} & _OVER_BUDGET.keys():
-            topic = _OVER_BUDGET[reason]
-            counts.over_budget[topic] = counts.over_budget.get(topic, 0) + 1
-        inputs = (step.proposal, step.risk, step.recovery)
-        ages = [-1 if m is None else now_ns - m.stamp_ns for m in inputs]
-        models = ", ".join(
-            f"{role}={m.model}"
-            for role, m in zip(("task_policy", "safety_critic", "recovery"), inputs, strict=True)
-            if m is not None
-        )
-        self.context.emit(
-            "decision",
-            messages.Decision(
-                seq=observation.seq,
-                stamp_ns=observation.stamp_ns,
-                sent_ns=now_ns,
-                source=decision.source,
-                reason=decision.reason,
-                recovery_reason=decision.recovery_reason,
-                alternative=decision.alternative,
-                risk=decision.risk,
-                eps=self._rules.eps,
-                observation_age_ns=now_ns - observation.stamp_ns,
-                proposal_age_ns=ages[0],
-                risk_age_ns=ages[1],
-                recovery_age_ns=ages[2],
-                models=models,
-            ),
-        )
-
-    def rehearse(self) -> None:
-        if self._step is not None:
-            now_ns = self.context.clock.now_ns()
-            shield.decide(self._state, self._inputs(self._step), now_ns, self._rules)
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         reason = str(arguments.get("reason", ""))
@@ -334,25 +260,16 @@ class Arbiter(Node):
         return {"armed": self._armed, "estop": self._estop}
 
     def status(self) -> dict[str, Any]:
-        counts = self._counts
         return {
             "armed": self._armed,
             "estop": self._estop or self._state.estop,
             "eps": self._rules.eps,
             "shield": self._rules.shield,
-            "decisions": counts.decisions,
-            "sources": dict(
-                zip(("task", "recovery", "tail", "failsafe"), counts.sources, strict=True)
-            ),
-            "reasons": dict(counts.reasons),
-            "over_budget": dict(counts.over_budget),
-            "late": dict(counts.late),
-            "late_ms": {topic: round(ns / 1e6, 3) for topic, ns in counts.worst_ns.items()},
-            "late_us": self._lateness.summary(),
+            **self._book.summary(),
         }
 
 
-def _observation(step: _Step) -> shield.Observation:
+def _observation(step: Step) -> shield.Observation:
     observation = step.observation
     return shield.Observation(observation.seq, observation.stamp_ns, observation.step)
 
