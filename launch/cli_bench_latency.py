@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -124,6 +125,7 @@ def _fly(cell: Cell, folder: Path) -> dict[str, Any]:
     from safetypilot.launch.bench.latency import measure, result
     from safetypilot.launch.bench.screen import Bar
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     with Bar(cell.title) as screen:
         outcome = measure(cell, screen)
     found = result(outcome)

@@ -34,9 +34,9 @@ def main(module: str, plug: Plug, hop: Hop, network: bool = True) -> None:
         hop: connects a hop and serves until it is killed.
         network: it talks over IP, and gets a network of its own where that is allowed.
     """
+    schedule.die_with_parent()
     course = Course.read(sys.argv[1])
     if len(sys.argv) > 2:
-        schedule.die_with_parent()
         begin(course)
         hop(course, sys.argv[2], work(sys.argv[2], course))
     with reasons(course):

@@ -117,9 +117,9 @@ def count(course: Course) -> float:
 
 
 def main() -> None:
+    schedule.die_with_parent()
     course = Course.read(sys.argv[1])
     if len(sys.argv) > 2:
-        schedule.die_with_parent()
         contest.begin(course)
         send(course)
     with contest.reasons(course):

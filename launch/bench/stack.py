@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from safetypilot.launch.bench import contest
+from safetypilot.launch.bench import contest, schedule
 from safetypilot.launch.bench.course import Course
 from safetypilot.launch.bench.plant import GraphError, Progress
 from safetypilot.launch.bench.samples import Samples
@@ -155,6 +155,7 @@ def _observers(commands: Any) -> Iterator[Any]:
 
 
 def main() -> None:
+    schedule.die_with_parent()
     course = Course.read(sys.argv[1])
     with contest.reasons(course), _observers(course.options["observers"]) as attach:
         fly(course, attach).save(course.result)

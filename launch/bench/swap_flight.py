@@ -17,7 +17,7 @@ from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
 from safetypilot.launch import attach, runtime_dir
-from safetypilot.launch.bench import contest, stack
+from safetypilot.launch.bench import contest, schedule, stack
 from safetypilot.launch.bench.course import Course
 from safetypilot.launch.bench.plant import GraphError, Progress
 from safetypilot.launch.progress import Run
@@ -156,6 +156,7 @@ def _turns(models: list[str], count: int) -> Iterator[str]:
 
 
 def main() -> None:
+    schedule.die_with_parent()
     course = Course.read(sys.argv[1])
     swapper = Swapper(course)
     with contest.reasons(course):

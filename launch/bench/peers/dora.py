@@ -89,6 +89,7 @@ def main() -> None:
     course = Course.read(sys.argv[1])
     if len(sys.argv) > 2:
         node(course, sys.argv[2])
+    schedule.die_with_parent()
     program = shutil.which("dora", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     with contest.reasons(course):
         import dora  # noqa: F401  its absence is reported like that of other peers
@@ -110,7 +111,7 @@ def _run(program: str, course: Course) -> None:
         running = subprocess.Popen(
             [program, "run", "dataflow.yml"], cwd=folder, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, env={**os.environ, **environment(), "HOME": course.folder},
-            start_new_session=True,
+            preexec_fn=schedule.die_with_parent,
         )  # fmt: skip
     signal.signal(signal.SIGTERM, lambda *_: running.terminate())
     running.wait()

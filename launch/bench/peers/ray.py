@@ -86,6 +86,7 @@ def start(course: Course) -> Any:
 
 
 def main() -> None:
+    schedule.die_with_parent()
     course = Course.read(sys.argv[1])
     with contest.reasons(course):
         contest.isolate("Ray")
