@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, sleep
@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from safetypilot.launch import reaper
 from safetypilot.nodes.kernel.node import Spec
 
-_OURS = "safetypilot.nodes."
+_OURS, _GROUP = "safetypilot.nodes.", "safetypilot.nodes.kernel.group"
 # A user's node may be anywhere on the search path of the process that checked it.
 _RUN_CLASS = (
     "import sys; from importlib import import_module; "
@@ -36,14 +36,21 @@ def environment() -> dict[str, str]:
     return {**passed, **dict.fromkeys(ONE_THREAD, "1"), "PYTHONUNBUFFERED": "1"}
 
 
-def command(spec: Spec, spec_file: Path) -> tuple[list[str], dict[str, str]]:
-    """What starts a node's process, and in which environment."""
-    module, _, _ = spec.node.partition(":")
+def command(
+    specs: Sequence[Spec], files: Sequence[Path], name: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """What starts the process of one node, or of several under a name; in which environment."""
+    module, _, _ = specs[0].node.partition(":")
+    words, env = [str(file) for file in files], environment()
+    if not all(spec.node.startswith(_OURS) for spec in specs):
+        paths = [path for path in sys.path if path] + [os.getcwd()]
+        env["PYTHONPATH"] = os.pathsep.join(paths)
+    python = [sys.executable, "-P"]
+    if len(specs) > 1:
+        return [*python, "-m", _GROUP, name, *words], env
     if module.startswith(_OURS):
-        return [sys.executable, "-P", "-m", module, str(spec_file)], environment()
-    paths = [path for path in sys.path if path] + [os.getcwd()]
-    start = [sys.executable, "-P", "-c", _RUN_CLASS, spec.node, str(spec_file)]
-    return start, {**environment(), "PYTHONPATH": os.pathsep.join(paths)}
+        return [*python, "-m", module, *words], env
+    return [*python, "-c", _RUN_CLASS, specs[0].node, *words], env
 
 
 class Reaper:
@@ -84,15 +91,16 @@ class Reaper:
 
 
 class Child:
-    """One process of one node; a restarted node gets a new one."""
+    """One process, of one node or of several; a restarted node gets a new one."""
 
-    def __init__(self, spec: Spec, log: Path, keeper: Reaper) -> None:
-        self.spec = spec
+    def __init__(self, specs: Sequence[Spec], log: Path, keeper: Reaper) -> None:
         self.log = log
         self._keeper = keeper
-        spec_file = Path(spec.runtime_dir) / f"{spec.name}.json"
-        spec_file.write_text(json.dumps(asdict(spec)))
-        arguments, env = command(spec, spec_file)
+        self._buried = False
+        files = [Path(spec.runtime_dir) / f"{spec.name}.json" for spec in specs]
+        for spec, file in zip(specs, files, strict=True):
+            file.write_text(json.dumps(asdict(spec)))
+        arguments, env = command(specs, files, log.stem)
         with log.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
@@ -102,7 +110,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env=env,
-                pass_fds=spec.descriptors,
+                pass_fds={fd for spec in specs for fd in spec.descriptors},
             )
         keeper.tell(f"+{self.pid}")
 
@@ -121,6 +129,9 @@ class Child:
 
     def bury(self) -> None:
         """After its end: also what it may have started itself is ended."""
+        if self._buried:
+            return
+        self._buried = True
         self.send(signal.SIGKILL)
         self._keeper.tell(f"-{self.pid}")
 

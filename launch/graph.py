@@ -11,7 +11,16 @@ import pydantic
 
 from safetypilot.envs import registry as envs
 from safetypilot.launch import arguments as args
-from safetypilot.launch import budgets, checks, companions, files, rates, registry, settings
+from safetypilot.launch import (
+    budgets,
+    checks,
+    companions,
+    files,
+    processes,
+    rates,
+    registry,
+    settings,
+)
 from safetypilot.launch.loader import (
     Document,
     LaunchFileError,
@@ -123,6 +132,7 @@ class _Loading:
         check.nodes = budgets.settle(check, topics, found)
         checks.guard(check, self.env)
         checks.machine(check)
+        processes.check(check)
         script = self.script(file)
         self.stop_on_problems()
         return Graph(
@@ -181,7 +191,7 @@ class _Loading:
         restart = Restart(**node.restart.model_dump())
         return NodeSpec(
             name, node.type, kind.module, config, tuple(inputs), tuple(outputs), restart,
-            tuple(node.cpus), node.nice, check.file.realtime_of(node),
+            tuple(node.cpus), node.nice, check.file.realtime_of(node), node.process or "",
         )  # fmt: skip
 
     def config(self, name: str, node: Node, kind: registry.NodeType) -> dict[str, Any] | None:

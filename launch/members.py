@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from safetypilot.launch.children import Child, Reaper, describe_code
+from safetypilot.launch.children import Child, describe_code
 from safetypilot.launch.plan import NodePlan
 from safetypilot.nodes.kernel.node import Spec
 from safetypilot.nodes.kernel.process import EXIT_UNUSABLE
@@ -26,13 +25,11 @@ class State(Enum):
 
 
 class Member:
-    """A node of the run; it lives through several processes."""
+    """A node of the run; it lives through several processes, alone or with others (crews.py)."""
 
-    def __init__(self, plan: NodePlan, spec: Spec, log: Path, keeper: Reaper) -> None:
+    def __init__(self, plan: NodePlan, spec: Spec) -> None:
         self.plan = plan
         self.spec = spec
-        self.log = log
-        self._keeper = keeper
         self.child: Child | None = None
         self.state = State.ENDED
         self.health: dict[str, Any] = {}
@@ -53,18 +50,17 @@ class Member:
     def generation(self) -> int:
         return self.spec.generation
 
-    def start(self) -> None:
-        self.child = Child(self.spec, self.log, self._keeper)
+    def start(self, child: Child) -> None:
+        self.child = child
         self.enter(State.STARTING)
 
-    def restart(self) -> None:
-        """Starts a new process; it resumes with the model that flew, unless that kills it."""
+    def renew(self) -> None:
+        """Before a new process; it resumes with the model that flew, unless that kills it."""
         config = self.plan.config
         if self.failures <= 1:
             config = {**config, **{k: v for k, v in self.swapped.items() if k in config}}
         self.spec = replace(self.spec, generation=self.generation + 1, config=config)
         self.restarts += 1
-        self.start()
 
     def enter(self, state: State) -> None:
         self.state, self.since = state, monotonic()
@@ -85,8 +81,6 @@ class Member:
         active = self.state is State.ACTIVE
         settled = active and monotonic() - self.since >= _SETTLED_S
         self.has_run = self.has_run or active
-        if self.child:
-            self.child.bury()
         self._earlier = self.lost()
         self.child, self.health = None, {"node": self.health.get("node", {})}
         self.failures = 1 if settled else self.failures + 1
@@ -121,6 +115,7 @@ class Member:
         return {
             "state": self.state.value,
             "pid": self.child.pid if self.child else None,
+            "process": self.plan.process,
             "generation": self.generation,
             "restarts": self.restarts,
             "rss_mb": self.health.get("rss_mb"),

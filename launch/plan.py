@@ -144,8 +144,12 @@ class Plan:
         """What the node's process is started with."""
         readers = self.readers()
         local = {graph: own for own, graph in node.remap.items()}
+        beside: set[str] = set()  # who gets messages in memory; in lockstep nobody does
+        if node.process and self.clock != "lockstep":
+            beside = {other.name for other in self.nodes if other.process == node.process}
         streams = {
-            topic: readers[topic] + ([SUPERVISOR] if topic == EPISODE else [])
+            topic: [name for name in readers[topic] if name not in beside]
+            + ([SUPERVISOR] if topic == EPISODE else [])
             for topic in node.outputs
             if TOPICS[local.get(topic, topic)].port == "stream"
         }
@@ -213,6 +217,7 @@ class Plan:
                     "inputs": node.inputs,
                     "outputs": node.outputs,
                     "rate_hz": self.rate_hz / node.every,
+                    "process": node.process or node.name,
                 }
                 for node in self.nodes
             },

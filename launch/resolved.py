@@ -49,6 +49,7 @@ class NodeSpec:
     cpus: tuple[int, ...] = ()
     nice: int = 0
     realtime: dict[str, Any] = field(default_factory=dict)
+    process: str = ""
     every: int = 1
     budgets_ms: dict[str, float] = field(default_factory=dict)
 
@@ -212,6 +213,7 @@ def _node_plan(node: NodeSpec) -> plan.NodePlan:
         cpus=node.cpus,
         nice=node.nice,
         realtime=node.realtime,
+        process=node.process,
         every=node.every,
         budgets_ns={topic: int(limit * 1e6) for topic, limit in node.budgets_ms.items()},
         restart=plan.Restart(restart.policy, restart.backoff, restart.backoff_max, restart.max),

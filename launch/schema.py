@@ -158,6 +158,10 @@ class Node(Entry):
     cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")
     nice: Int = Field(default=0, ge=-20, le=19, description="negative is favoured")
     realtime: Realtime | None = Field(default=None, description="over the launch file's own")
+    process: Name | None = Field(
+        default=None,
+        description="nodes of the same process name run in one process and pass messages in memory",
+    )
     rate: Float | None = Field(
         default=None,
         gt=0,

@@ -90,7 +90,7 @@ class Stepwise:
         for spec in specs:
             log = logs / f"{spec.name}.log"
             log.unlink(missing_ok=True)
-            self._children[spec.name] = Child(spec, log, self._reaper)
+            self._children[spec.name] = Child([spec], log, self._reaper)
         endpoints = Endpoints(runtime.path)
         return lambda: {
             name: Remote(endpoints, name, lambda child=child: child.code is None)  # type: ignore[misc]

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetypilot.launch import attach, runtime_dir, swapping
 from safetypilot.launch.children import Reaper, describe_code, end_all
+from safetypilot.launch.crews import Crew, assemble
 from safetypilot.launch.errands import Errands
 from safetypilot.launch.members import Member, State
 from safetypilot.launch.plan import EPISODE, Step
@@ -36,7 +37,7 @@ PLANT_AFTER_S = 0.1  # the plant starts this long after the others, so that all 
 
 
 class Supervisor:
-    """Carries out a plan with a process per node.
+    """Carries out a plan with a process per node, or for several that the plan puts together.
 
     Args:
         show: called with the run in every turn; draws it if it is time to.
@@ -51,6 +52,7 @@ class Supervisor:
         self._reaper: Reaper | None = None
         self._inbox: Inbox | None = None
         self._shared: Shared | None = None
+        self._crews: list[Crew] = []
         self._all_ready = False
         self._script = list(run.plan.script)
         self._scripting = False
@@ -93,11 +95,10 @@ class Supervisor:
         specs = {n.name: self.plan.spec(n, run.run_dir, folder, pid) for n in self.plan.nodes}
         self._shared = Shared(self.plan, specs)
         for node in self.plan.nodes:
-            log = logs / f"{node.name}.log"
-            log.unlink(missing_ok=True)
-            spec = self._shared.equip(node)
-            self.members[node.name] = Member(node, spec, log, self._reaper)
-            self.members[node.name].start()
+            self.members[node.name] = Member(node, self._shared.equip(node))
+        self._crews = assemble(self.members.values(), logs, self._reaper)
+        for crew in self._crews:
+            crew.start()
 
     def _activate(self, member: Member, after_s: float = 0.0) -> None:
         child = member.child
@@ -183,13 +184,14 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = monotonic()
+        for crew in self._crews:
+            if crew.child and (code := crew.child.code) is not None:
+                self._on_death(crew, code)
+            elif crew.is_due(now):
+                crew.restart()
+                self._say(crew.name, f"restarted (no. {crew.members[0].restarts})")
         for member in self.members.values():
-            if member.child and (code := member.child.code) is not None:
-                self._on_death(member, code)
-            elif member.state is State.WAITING and now >= member.restart_at:
-                member.restart()
-                self._say(member.name, f"restarted (no. {member.restarts})")
-            elif member.state is State.STARTING and now - member.since > START_PATIENCE_S:
+            if member.state is State.STARTING and now - member.since > START_PATIENCE_S:
                 self._fail(f"{member.name} was not ready after {START_PATIENCE_S:g} s")
             elif member.state is State.ACTIVE:
                 self._watch_silence(member, now - member.heard)
@@ -205,17 +207,18 @@ class Supervisor:
             member.child.send(signal.SIGKILL)
             member.heard = monotonic()
 
-    def _on_death(self, member: Member, code: int) -> None:
+    def _on_death(self, crew: Crew, code: int) -> None:
         run = self.progress
-        lines = member.child.last_lines() if member.child else []
+        lines = crew.child.last_lines() if crew.child else []
         how = describe_code(code)
         at_s = round(monotonic() - run.started, 3)
-        run.deaths.append(Death(member.name, code, how, at_s, member.generation, lines))
-        reason = member.bury(code)
+        run.deaths.append(Death(crew.name, code, how, at_s, crew.members[0].generation, lines))
+        reason = crew.bury(code)
         tail = "".join(f"\n    | {line}" for line in lines)
-        self._say(member.name, how + tail, "error" if code else "info")
-        if reason is None and member.state is State.ENDED and member.name == self.plan.plant:
-            reason = f"the plant, {member.name}, {how} and is not restarted"
+        self._say(crew.name, how + tail, "error" if code else "info")
+        ended = [member.name for member in crew.members if member.state is State.ENDED]
+        if reason is None and self.plan.plant in ended:
+            reason = f"the plant, {self.plan.plant}, {how} and is not restarted"
         if reason is not None:
             self._fail(reason + (f"; its last words:{tail}" if tail else ""))
 
@@ -257,24 +260,26 @@ class Supervisor:
     def _kill(self) -> None:
         """The second Ctrl-C."""
         self._killed = True
-        for member in self.members.values():
-            if member.child:
-                member.child.send(signal.SIGKILL)
+        for crew in self._crews:
+            if crew.child:
+                crew.child.send(signal.SIGKILL)
 
     def _stop(self) -> None:
         plant = self.members.get(self.plan.plant or "")
         rest = [member for member in reversed(self.members.values()) if member is not plant]
+        asked: set[Member] = set()
         for group in ([plant] if plant else [], rest):
             for member in group:
                 self._request_stop(member)
-            end_all([member.child for member in group if member.child])
+            asked.update(group)
+            # A process that the plant shares with others ends when they have stopped too.
+            end_all([crew.child for crew in self._crews if crew.child and crew.among(asked)])
             self._collect(group)
-        if self._inbox:
-            self._inbox.close()
+        for held in (self._inbox, self._shared):
+            if held:
+                held.close()
         if self._reaper:
             self._reaper.dismiss()
-        if self._shared:
-            self._shared.close()
 
     def _request_stop(self, member: Member) -> None:
         if not member.child or member.child.code is not None or self._killed:

@@ -158,6 +158,9 @@ class RealtimeExecutor:
             self._requests.pop().serve()
             if all(station.finished for station in self.stations):
                 self._running = False
+        for station in self.stations:
+            if station.arrived:
+                station.book()
         now = monotonic_ns()
         if busy and self._look_after_ns < now + self._quiet_ns:
             self._look_after_ns = min(now + self._quiet_ns, self._latest_ns)

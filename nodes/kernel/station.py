@@ -33,6 +33,7 @@ class Station:
         called: a message that wakes the node waits in memory.
         wake_ns: when the node wants its timer; None while it is not active.
         sockets: of inputs that wake the node, where they have one.
+        arrived: what has been handed over and is not in the statistics yet.
         finished: the node was told to stop, and has.
     """
 
@@ -43,7 +44,7 @@ class Station:
         interface = Interface.from_dict(spec.interface)
         self._report = Report(yard.zmq, yard.endpoints, spec.name)
         self.control = ControlServer(yard.zmq, yard.endpoints.control(spec.name))
-        self._arrived: list[tuple[InputHealth, int, int, int, int]] = []
+        self.arrived: list[tuple[InputHealth, int, int, int, int]] = []
         self._fired: list[tuple[int, int]] = []  # how late a timer was, and how long it took
         self._stamp_ns = self._rehearsed_ns = 0  # of the last observation seen
         self._handler, self._timer_lateness = Histogram(), Histogram()
@@ -102,13 +103,13 @@ class Station:
         self._report.send("ready", {"pid": os.getpid(), "generation": self.spec.generation})
 
     def drain(self) -> bool:
-        """Hands over what has come; bookkeeping waits until the node's answer is on its way.
+        """Hands over what has come; bookkeeping (`book`) waits until the answer is on its way.
 
         Returns:
             Whether anything had.
         """
         self.called = False
-        on_message, clock, arrived = self.node.on_message, monotonic_ns, self._arrived
+        on_message, clock, arrived = self.node.on_message, monotonic_ns, self.arrived
         for name, take, _, health, batch, _, reader in self.inlets:
             if reader is not None and not reader.fresh:
                 continue
@@ -125,22 +126,19 @@ class Station:
                     on_message(name, message, now)
                 arrived.append((health, message.seq, message.stamp_ns, now, clock()))
                 self._stamp_ns = message.stamp_ns
-        if not arrived:
-            return False
-        self._book()
-        return True
+        return bool(arrived)
 
-    def _book(self) -> None:
+    def book(self) -> None:
         """Statistics of what has been done since the last time."""
         handled = self._handler.add
-        for health, seq, stamp_ns, now, done in self._arrived:
+        for health, seq, stamp_ns, now, done in self.arrived:
             health.accept(seq, stamp_ns, now)
             handled(done - now)
         for late, took in self._fired:
             self._timer_lateness.add(late)
             self._late_timers += late > self._late_ns
             handled(took)
-        self._arrived.clear()
+        self.arrived.clear()
         self._fired.clear()
 
     def fire(self, now_ns: int) -> bool:
@@ -222,7 +220,7 @@ class Station:
 
     def status(self, now_ns: int) -> dict[str, Any]:
         """Everything a person may want to know of this node; JSON-able."""
-        self._book()
+        self.book()
         return {
             "pid": os.getpid(),
             "active": self._active,

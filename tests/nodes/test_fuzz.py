@@ -130,6 +130,7 @@ def test_hostile_frames_are_counted_by_reason_and_crash_nothing(
             if inlet.reader is not None:
                 inlet.reader.fresh = True  # as if its socket had been polled
         station.drain()
+        station.book()
 
     def seen(topic: str) -> int:
         return healths[topic].received + sum(healths[topic].drops.values())
