@@ -211,6 +211,13 @@ def test_a_blend_that_begins_late_still_arrives_in_time() -> None:
     assert blending(late=6) == [0.5] * 10 + [0.9] * 2
 
 
+def test_a_blend_counts_from_where_it_began() -> None:
+    steps = [answered(1, 1, proposal=proposal(1, (0.1, 0.0)))]
+    steps += [answered(seq, 2, proposal=proposal(2, (0.9, 0.0))) for seq in range(2, 6)]
+    flown = [values(decision)[0] for decision in fly(steps, hold_steps=9, blend_steps=4)]
+    assert flown == [0.1, 0.3, 0.5, 0.7, 0.9]
+
+
 def test_a_blend_arrives_at_the_proposal_itself_and_not_at_a_sum() -> None:
     exact = (1e-9, -1e-9)  # lost in a sum with what it comes from
     steps = [answered(10, 10, proposal=proposal(10, (0.1, 0.1)))]
@@ -353,6 +360,7 @@ def test_beyond_the_guard_the_task_does_not_fly(numbers: Any, inside: bool) -> N
         None,
         (0.0, 0.5),
         np.array([0.0, 0.5]),
+        np.array([0.0, 0.5], np.float16),
         array([0.0]),
         array([0.0, 0.5, 0.5]),
         array([[0.0, 0.5]]),
@@ -384,6 +392,8 @@ def test_a_held_proposal_is_guarded_at_every_observation() -> None:
 def test_guard_bounds_are_rounded_inward() -> None:
     rules = make_rules(**GUARD)
     assert rules.guard_low32.astype(float)[1] >= 0.1 and rules.guard_high32.astype(float)[1] <= 0.7
+    below = make_rules(guard_low=(-0.9, -0.9), guard_high=(-0.7, -0.1))
+    assert (below.guard_high32.astype(float) <= below.guard_high).all()
     for bounds in (rules.guard_low32, rules.guard_high32):
         with pytest.raises(ValueError, match="read-only"):
             bounds[0] = 0
