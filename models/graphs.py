@@ -46,10 +46,14 @@ class Graph:
         origin = getattr(layers, "origin", None)
         if origin is not None:
             x = self.node("Sub", x, self.constant(origin))
-        if layers[0][0].ndim == 3:
+        if layers[0][0].ndim == 3 and len(layers[0][0]) > 1:
             return self._ensemble(x, layers, activation)
         for index, (weight, bias) in enumerate(layers):
-            x = self.node("Gemm", x, self.constant(weight), self.constant(bias))
+            if weight.ndim == 2:
+                x = self.node("Gemm", x, self.constant(weight), self.constant(bias))
+            else:  # one network, whatever the rank of its rows
+                product = self.node("MatMul", x, self.constant(weight))
+                x = self.node("Add", product, self.constant(bias))
             if index < len(layers) - 1:
                 x = self._activate(x, activation)
         return x
