@@ -101,6 +101,7 @@ def test_a_killed_recorder_leaves_the_run_flying_and_its_file_readable(fly: Fly)
 
 def test_a_recorder_that_is_told_to_stop_closes_its_file(fly: Fly) -> None:
     flight = fly("maze", "record=on", "rate=25", "--duration", "8")
+    eventually(lambda: flight.status("recorder")["node"]["messages"] > 30, what="a recording")
     pid = flight.pid("recorder")
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
