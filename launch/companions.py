@@ -1,8 +1,8 @@
 """What models bring along: a training run names its files, and says at which risk they were flown.
 
 On the command line `run=DIR` stands for the arguments policy, critic, dynamics, recovery, samples,
-encoder, latent_critic, eps, method, horizon, population and cost, and `critic=FILE` for the last
-five if the run that made it left its manifest beside the file. What is given by itself wins.
+encoder, latent_critic, cost, eps, method, horizon and population, and `critic=FILE` for the last
+four if the run that made it left its manifest beside the file. What is given by itself wins.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ _SETTINGS = {  # argument -> setting of the run
     "method": "planner_method",
     "horizon": "horizon",
     "population": "planner_population",
-    "cost": "cost",
 }
 _SAMPLES = 1000  # for runs that trained a critic and flew without a shield
 
@@ -94,6 +93,8 @@ def of_run(folder: Path) -> dict[str, object]:
     said: dict[str, object] = {"policy": models["trained"]}
     if run.env:
         said["env"] = run.env
+    if "cost" in run.settings:
+        said["cost"] = run.settings["cost"]
     if "critic" not in models:
         return said
     said |= {"critic": models["critic"], **_settings(run.settings)}

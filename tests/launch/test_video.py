@@ -250,7 +250,7 @@ def test_where_nothing_renders_the_signals_are_shown_and_it_is_said(
 def unrendered(name: str) -> evaluation.Flight:
     """A flight in an environment that is neither planar nor made of pixels, with its scene."""
     interface = SimpleNamespace(**registry.describe(name))
-    config = SimpleNamespace(recovery="none", eps=0.2)
+    config = SimpleNamespace(recovery="none", eps=0.2, cost="info")
     flight = evaluation.Flight(evaluation.Request(), name, None, {}, config, interface, {})
     evaluation._set_scene(flight)
     return flight
