@@ -46,8 +46,11 @@ class Arbiter(Node):
 
     def __init__(self, config: ArbiterConfig, context: Context) -> None:
         super().__init__(config, context)
+        if not config.shield:  # the proposal is all that there is to wait for
+            self.ports = tuple(p._replace(wakes=p.topic == "proposal") for p in self.ports)
         self._state = shield.State.initial()
         self._step: Step | None = None
+        self._last: tuple[shield.State, Step, int] | None = None  # state before, step, when
         self._decided = -1
         self._armed = False
         self._complete_steps = 0
@@ -91,7 +94,7 @@ class Arbiter(Node):
                 self._book.late(topic, message, now_ns, self._deadline_ns)
             return
         setattr(step, topic, message)
-        if topic != "proposal":
+        if topic != "proposal" or not self._rules.shield:
             self._consider(now_ns)
 
     def _begin(self, observation: messages.Observation, now_ns: int) -> None:
@@ -153,10 +156,15 @@ class Arbiter(Node):
     def _consider(self, now_ns: int) -> None:
         """Decides now if nothing that may still come could change the choice for the better."""
         step = self._step
-        if step is None or step.proposal is None or step.risk is None:
+        if step is None or step.proposal is None:
+            return
+        if not self._rules.shield:
+            self._decide(now_ns)
+            return
+        if step.risk is None:
             return
         complete = step.recovery is not None
-        approved = step.risk.risk <= self._rules.exit_risk or not self._rules.shield
+        approved = step.risk.risk <= self._rules.exit_risk
         plain = not (self._rules.require_fallback or self._rules.dwell_steps)
         if complete or (approved and plain and self._armed):
             self._decide(now_ns)
@@ -200,30 +208,39 @@ class Arbiter(Node):
     def _send(
         self, step: Step, state: shield.State, decision: shield.Decision, now_ns: int
     ) -> None:
-        observation, proposal = step.observation, step.proposal
+        observation = step.observation
+        self._last = (self._state, step, now_ns)
         self._state, self._decided = state, observation.seq
-        self.context.emit(
-            "command",
-            messages.Command(
-                observation.seq,
-                observation.stamp_ns,
-                self.context.clock.now_ns(),
-                decision.action,
-                decision.source,
-                decision.reason,
-                proposal.proposal_id if proposal else -1,
-                proposal.action if proposal else self._unknown,
-                decision.risk,
-                decision.valid_until_ns,
-                self._state.estop,
-                proposal.model if proposal else "",
-                trace.of_command(proposal, step.risk, step.recovery, now_ns),
-            ),
-        )
+        self.context.emit("command", self._command(step, decision, now_ns))
         self.next_wake_ns = observation.stamp_ns + self.context.period_ns + self._deadline_ns
         self.context.emit("decision", self._book.decided(step, decision, self._rules.eps, now_ns))
         if not self._armed:
             self._arm(step)
+
+    def _command(self, step: Step, decision: shield.Decision, now_ns: int) -> messages.Command:
+        observation, proposal = step.observation, step.proposal
+        return messages.Command(
+            observation.seq,
+            observation.stamp_ns,
+            self.context.clock.now_ns(),
+            decision.action,
+            decision.source,
+            decision.reason,
+            proposal.proposal_id if proposal else -1,
+            proposal.action if proposal else self._unknown,
+            decision.risk,
+            decision.valid_until_ns,
+            self._state.estop,
+            proposal.model if proposal else "",
+            trace.of_command(proposal, step.risk, step.recovery, now_ns),
+        )
+
+    def rehearse(self) -> None:
+        """Decides the last step once more; the command that comes of it goes nowhere."""
+        if self._last is not None:
+            before, step, then_ns = self._last
+            _, decision = shield.decide(before, self._inputs(step), then_ns, self._rules)
+            self._command(step, decision, then_ns)
 
     def _arm(self, step: Step) -> None:
         """Not armed until every input the shield needs has come in time for a few steps."""
