@@ -68,7 +68,7 @@ class Config:
         updates_per_step: of the task policy, per environment step.
         risk_updates_per_step: of Q_risk (and the model-free recovery policy).
         recovery_every: updates of Q_risk to one of the recovery policy; 1 as published. 2, as in
-            TD3 (arXiv 1802.09477), saves a fifth of the cost.
+            TD3 (arXiv 1802.09477), saves a fifth of the cost and was as safe on two tasks.
         start_steps: uniformly random proposals at first, also through the shield.
         offline: learn from offline transitions first; off is an ablation.
         online: go on learning risk and dynamics during the episodes; off is an ablation.
@@ -137,7 +137,7 @@ class Config:
     capacity: int = 200_000
     updates_per_step: int = 1
     risk_updates_per_step: int = 1
-    recovery_every: int = 1
+    recovery_every: int = 2
     start_steps: int = 100
 
     offline: bool = True
