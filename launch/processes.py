@@ -40,8 +40,9 @@ def check(check: Check) -> None:
 
 
 def _shared(node: NodeSpec) -> dict[str, Any]:
-    """What the nodes of a process must agree on; of priorities the highest counts."""
-    realtime = {key: value for key, value in node.realtime.items() if key != "priority"}
+    """What the nodes of a process must agree on; of the rest the highest counts."""
+    own = ("priority", "rehearse_us")
+    realtime = {key: value for key, value in node.realtime.items() if key not in own}
     return {
         "cpus": list(node.cpus),
         "nice": node.nice,

@@ -83,12 +83,16 @@ def _tie_to_parent(spec: Spec, name: str) -> None:
 def _schedule(specs: Sequence[Spec], name: str) -> schedule.Granted:
     """Takes what the launch file asks of the machine; says once what it does not give.
 
-    Nodes of one process agree on it (the launch layer sees to that), save for the priority, of
-    which the highest counts.
+    Nodes of one process agree on it (the launch layer sees to that), save for priority and
+    rehearsal, of which the highest counts.
     """
     spec = specs[0]
     asked = [schedule.Settings.of(its.realtime if its.clock == "realtime" else {}) for its in specs]
-    settings = replace(asked[0], priority=max(one.priority for one in asked))
+    settings = replace(
+        asked[0],
+        priority=max(one.priority for one in asked),
+        rehearse_us=max(one.rehearse_us for one in asked),
+    )
     if not settings.cpus:
         settings = replace(settings, cpus=tuple(spec.cpus))
     granted = schedule.apply(settings)

@@ -58,7 +58,10 @@ class RealtimeExecutor:
         self._running = True
         self._quiet_ns = min(spec.period_ns for _, spec, _ in crew) // _QUIET
         self._look_after_ns = self._latest_ns = 0
-        self._lead_ns = self._granted.settings.rehearse_us * 1000
+        self._awake_until_ns = 0
+        # More than a third of a period would leave the machine too little else.
+        lead_ns = self._granted.settings.rehearse_us * 1000
+        self._lead_ns = min(lead_ns, min(spec.period_ns for _, spec, _ in crew) // 3)
         yard = Yard(self._zmq, Endpoints(spec.runtime_dir), self._background)
         if len(crew) > 1:
             yard.handovers = {topic: [] for member in crew for topic in _written(*member[:2])}
@@ -184,7 +187,8 @@ class RealtimeExecutor:
             if station.sockets:
                 unfinished |= station.unfinished
         now = monotonic_ns()
-        wait = 0 if unfinished or self._requests or until <= now else (until - now) / 1e9
+        stay = unfinished or self._requests or now < self._awake_until_ns
+        wait = 0 if stay or until <= now else (until - now) / 1e9
         ready, _, _ = select.select(self._watched, _NONE, _NONE, wait)
         rung = unfinished
         for fd in ready:
@@ -206,9 +210,16 @@ class RealtimeExecutor:
         return busy
 
     def _rehearse(self, now: int) -> None:
+        """Rehearses what is due, and stays awake if the step then begins here, by a timer.
+
+        Were it to sleep once more, other work would empty the caches again.
+        """
         for station in self.stations:
             if now >= station.rehearsal_ns(self._lead_ns):
                 station.rehearse()
+                wake = station.wake_ns
+                if wake is not None and wake - now <= self._lead_ns:
+                    self._awake_until_ns = wake
 
     def _look_after(self, now: int) -> None:
         """Housekeeping, in a quiet moment."""
