@@ -25,12 +25,12 @@ def moved(found):
 
 def test_every_second_update_moves_the_recovery_policy():
     for capture in (True, False):
-        found = made(recovery_every=2, capture=capture)
+        found = made(capture=capture)
         assert [moved(found) for _ in range(6)] == [(True, True), (False, True)] * 3
 
 
-def test_every_update_moves_it_unless_told_otherwise():
-    found = made()
+def test_every_update_moves_it_where_told_to():
+    found = made(recovery_every=1)
     assert [moved(found) for _ in range(3)] == [(True, True)] * 3
 
 
