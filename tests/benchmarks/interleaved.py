@@ -2,7 +2,7 @@
 
 Short blocks of each take turns, in an order that changes, so that whatever else runs falls on all
 of them alike; ratios are taken within a round and their median is reported. Time is that of the
-thread on the CPU: what the scheduler gives to others does not count (wall time stands beside it).
+process on the CPU: what the scheduler gives to others does not count (wall time stands beside it).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Timed:
     """Milliseconds per call, one entry for each round.
 
     Attributes:
-        cpu: of the thread, (R,).
+        cpu: of the process, all its threads, (R,).
         wall: by the clock, (R,).
     """
 
@@ -42,10 +42,10 @@ def interleaved(
     for number in range(rounds + 2):
         for index in rng.permutation(len(names)):
             call = calls[names[index]]
-            began, used = time.perf_counter(), time.thread_time()
+            began, used = time.perf_counter(), time.process_time()
             for _ in range(each):
                 call()
-            cpu[index, number] = (time.thread_time() - used) / each * 1e3
+            cpu[index, number] = (time.process_time() - used) / each * 1e3
             wall[index, number] = (time.perf_counter() - began) / each * 1e3
     return {name: Timed(cpu[i, 2:], wall[i, 2:]) for i, name in enumerate(names)}
 
