@@ -3,8 +3,8 @@
     python -m tests.benchmarks.race --preset default --seeds 20-24 --out runs/race-default
     safetypilot table runs/race-default
 
-Each algorithm on each task is one `safetypilot train`; what is finished already is left alone, so
-an interrupted race goes on where it was.
+Each algorithm on each task is one `safetypilot train`; what is finished already is left alone, and
+a training that was interrupted goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -85,12 +85,15 @@ def run(env: str, algorithm: str, options: argparse.Namespace) -> int:
     if (out / "summary.json").exists():
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    words = [program(), "train", algorithm, "--env", env]
-    words += ["--data", str(data(env, "{seed}", options))]
-    words += ["--preset", options.preset, "--seeds", options.seeds, "--out", str(out), "--json"]
-    words += ["--episodes", str(options.episodes or EPISODES[env])]
-    for setting in ("evaluate_episodes=0", "novice_episodes=0", *options.set):
-        words += ["--set", setting]
+    words = [program(), "train", algorithm, "--json"]
+    if (out / "checkpoint.pt").exists():
+        words += ["--resume", str(out)]
+    else:
+        words += ["--env", env, "--data", str(data(env, "{seed}", options))]
+        words += ["--preset", options.preset, "--seeds", options.seeds, "--out", str(out)]
+        words += ["--episodes", str(options.episodes or EPISODES[env])]
+        for setting in ("evaluate_episodes=0", "novice_episodes=0", *options.set):
+            words += ["--set", setting]
     with (out / "log.txt").open("w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         finished = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False)
