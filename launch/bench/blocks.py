@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from safetypilot.launch import reaper
 from safetypilot.launch.bench.contestants import Contestant, Ground
 from safetypilot.launch.bench.course import Course
 from safetypilot.launch.bench.plant import Progress
@@ -139,6 +140,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()
                 if int(state[3]) == process.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
+                    reaper.demote(int(state[2]))
             except (OSError, IndexError):
                 continue
     _wait(process, _END_S)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from launch_helpers import FAKE, fake_plan, launcher, processes_of, wait_until
 
-from safetypilot.launch import attach, runtime_dir, supervisor
+from safetypilot.launch import attach, reaper, runtime_dir, supervisor
 from safetypilot.launch.plan import Restart, Step
 from safetypilot.launch.progress import Run
 from safetypilot.launch.report import exit_code, summarise
@@ -291,3 +291,18 @@ def test_messages_that_were_lost_are_in_the_summary(tmp_path: Path) -> None:
     run = fly(tmp_path)
     run.lost["pilot"] = {"observation: not msgpack": 3}
     assert summarise(run)["dropped"] == 3
+
+
+def test_what_is_killed_may_starve_nobody_while_it_ends() -> None:
+    group = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        try:
+            os.sched_setscheduler(group.pid, os.SCHED_FIFO, os.sched_param(1))
+        except PermissionError:
+            pytest.skip("real-time scheduling is not allowed here")
+        reaper.demote(group.pid)
+        assert os.sched_getscheduler(group.pid) == os.SCHED_OTHER
+        assert reaper.send(group.pid, signal.SIGKILL)
+    finally:
+        group.kill()
+    assert group.wait(5) == -signal.SIGKILL
