@@ -82,7 +82,8 @@ def program() -> str:
 def run(env: str, algorithm: str, options: argparse.Namespace) -> int:
     """Train one algorithm on one task, unless it has been done."""
     out = options.out / env / (algorithm + options.label)
-    if (out / "summary.json").exists():
+    summary = out / "summary.json"
+    if summary.exists() and '"interrupted": true' not in summary.read_text(encoding="utf-8"):
         return 0
     out.mkdir(parents=True, exist_ok=True)
     words = [program(), "train", algorithm, "--json"]
