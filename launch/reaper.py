@@ -52,25 +52,34 @@ def send(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     if number == signal.SIGKILL:
-        demote(group)
+        for process in members(group):
+            demote(process)
     return True
 
 
-def demote(group: int) -> None:
-    """Takes real-time scheduling from all threads of a group.
+def members(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getpgid(int(process)) == group:
+                found.append(int(process))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def demote(process: int) -> None:
+    """Takes real-time scheduling from all threads of a process.
 
     Seen here: a SCHED_FIFO process spun inside the kernel for minutes, with SIGKILL pending and
     everybody else starving, waiting for something that it kept from running; so it ended at once.
     """
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{process}/stat") as file:
-                if int(file.read().rpartition(")")[2].split()[2]) != group:
-                    continue
-            for thread in os.listdir(f"/proc/{process}/task"):
-                os.sched_setscheduler(int(thread), os.SCHED_OTHER, _ORDINARY)
-        except OSError:
-            continue  # it has ended
+    try:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_OTHER, _ORDINARY)
+    except OSError:
+        return  # it has ended
 
 
 def remove(folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -125,10 +126,10 @@ def drift_ms(run: Run) -> float | None:
     return drift if isinstance(drift, int | float) else None
 
 
-def versions() -> dict[str, str]:
-    """What the run was made with."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """What the run was made with: Python, and those of these packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

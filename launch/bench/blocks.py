@@ -140,7 +140,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()
                 if int(state[3]) == process.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
-                    reaper.demote(int(state[2]))
+                    reaper.demote(int(entry.name))
             except (OSError, IndexError):
                 continue
     _wait(process, _END_S)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from safetypilot.launch import report
 
 _PACKAGES = ("safetypilot", "pyzmq", "onnxruntime", "numpy", "msgpack", "dora-rs", "dora-rs-cli",
              "eclipse-zenoh", "cyclonedds", "ray", "mcap")  # fmt: skip
@@ -33,13 +34,7 @@ def host() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of all that takes part."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return report.versions(_PACKAGES)
 
 
 def stolen_ticks() -> dict[str, int]:

@@ -13,14 +13,12 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from safetypilot.nodes.kernel import rates
 from safetypilot.nodes.kernel.clock import VirtualClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import InputHealth
-from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.node import Context, Node, Spec
 from safetypilot.nodes.kernel.topics import TOPICS
 from safetypilot.nodes.kernel.transport import Endpoints, LockstepClient, LockstepServer
@@ -50,30 +48,12 @@ class Host:
     """Runs one node on virtual time and collects what it emits."""
 
     def __init__(self, node_class: type[Node], spec: Spec, config: Any) -> None:
-        interface = Interface.from_dict(spec.interface)
-        self._codecs = codecs(interface.dims)
         self._clock = VirtualClock()
         self._outputs: list[tuple[str, bytes]] = []
         self._events: list[dict[str, Any]] = []
         self._remap = spec.remap
-        self.node = node_class(
-            config,
-            Context(
-                name=spec.name,
-                interface=interface,
-                period_ns=spec.period_ns,
-                seed=spec.seed,
-                run_dir=Path(spec.run_dir),
-                runtime_dir=Path(spec.runtime_dir),
-                clock=self._clock,
-                realtime=False,
-                executor=self,
-                generation=spec.generation,
-                every=spec.every,
-                rates=spec.rates,
-                budgets_ns=spec.budgets_ns,
-            ),
-        )
+        self.node = node_class(config, Context.of(spec, self._clock, self, realtime=False))
+        self._codecs = codecs(self.node.context.interface.dims)
         self._thinned = {topic: spec.every for topic in spec.thinned}
         self._local = {
             spec.remap.get(port.topic, port.topic): port.topic

@@ -69,6 +69,25 @@ class Context:
     rates: Mapping[str, int] = field(default_factory=dict)
     budgets_ns: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, spec: Spec, clock: Clock, executor: Executor, realtime: bool) -> Context:
+        """What a spec says of the world, on this clock and behind this executor."""
+        return cls(
+            name=spec.name,
+            interface=Interface.from_dict(spec.interface),
+            period_ns=spec.period_ns,
+            seed=spec.seed,
+            run_dir=Path(spec.run_dir),
+            runtime_dir=Path(spec.runtime_dir),
+            clock=clock,
+            realtime=realtime,
+            executor=executor,
+            generation=spec.generation,
+            every=spec.every,
+            rates=spec.rates,
+            budgets_ns=spec.budgets_ns,
+        )
+
     def emit(self, topic: str, message: Any) -> None:
         """Publishes a message on one of the node's outputs, at once."""
         self.executor.emit(topic, message)

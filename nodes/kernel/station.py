@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -16,8 +15,7 @@ from safetypilot.nodes.kernel import rates
 from safetypilot.nodes.kernel.clock import RealClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram, InputHealth
-from safetypilot.nodes.kernel.interface import Interface
-from safetypilot.nodes.kernel.node import Context, Executor, Node, Spec
+from safetypilot.nodes.kernel.node import Context, Node, Spec
 from safetypilot.nodes.kernel.transport import ControlServer, Report
 from safetypilot.nodes.kernel.wire import WireError, codecs
 from safetypilot.nodes.kernel.wiring import Yard, inlet, outlets
@@ -41,7 +39,6 @@ class Station:
         self.spec = spec
         self.called = self.finished = self._active = self._stopping = False
         self._yard = yard
-        interface = Interface.from_dict(spec.interface)
         self._report = Report(yard.zmq, yard.endpoints, spec.name)
         self.control = ControlServer(yard.zmq, yard.endpoints.control(spec.name))
         self.arrived: list[tuple[InputHealth, int, int, int, int]] = []
@@ -50,8 +47,8 @@ class Station:
         self._handler, self._timer_lateness = Histogram(), Histogram()
         self._late_timers = self._skipped_timers = 0
         self._late_ns = spec.period_ns // _LATE
-        self.node = node_class(config, _context(spec, interface, self))
-        made = codecs(interface.dims)
+        self.node = node_class(config, Context.of(spec, RealClock(), self, realtime=True))
+        made = codecs(self.node.context.interface.dims)
         self.outlets = {name: outlets(name, spec, yard, made) for name in node_class.outputs}
         ports = [port for port in self.node.ports if port.topic not in spec.absent]
         waking = rates.waking(ports, spec.rates)
@@ -215,7 +212,10 @@ class Station:
     def look_after(self, now_ns: int) -> None:
         """What is to be done now and then: push what waits, and report."""
         for made in self.outlets.values():
-            made[-1].writer.flush()
+            writer = made[-1].writer
+            writer.flush()
+            if writer.tap is not None:
+                writer.tap.update()  # a send may have swallowed the news that somebody left
         self._report.send("health", self.status(now_ns))
 
     def status(self, now_ns: int) -> dict[str, Any]:
@@ -235,24 +235,6 @@ class Station:
             "refused_requests": self.control.refused,
             "node": self.node.status(),
         }
-
-
-def _context(spec: Spec, interface: Interface, executor: Executor) -> Context:
-    return Context(
-        name=spec.name,
-        interface=interface,
-        period_ns=spec.period_ns,
-        seed=spec.seed,
-        run_dir=Path(spec.run_dir),
-        runtime_dir=Path(spec.runtime_dir),
-        clock=RealClock(),
-        realtime=True,
-        executor=executor,
-        generation=spec.generation,
-        every=spec.every,
-        rates=spec.rates,
-        budgets_ns=spec.budgets_ns,
-    )
 
 
 def _rss_mb() -> float:

@@ -300,6 +300,7 @@ def test_what_is_killed_may_starve_nobody_while_it_ends() -> None:
             os.sched_setscheduler(group.pid, os.SCHED_FIFO, os.sched_param(1))
         except PermissionError:
             pytest.skip("real-time scheduling is not allowed here")
+        assert reaper.members(group.pid) == [group.pid]
         reaper.demote(group.pid)
         assert os.sched_getscheduler(group.pid) == os.SCHED_OTHER
         assert reaper.send(group.pid, signal.SIGKILL)
