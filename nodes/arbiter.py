@@ -34,11 +34,12 @@ __all__ = ["Arbiter", "ArbiterConfig"]
 
 
 class Arbiter(Node):
-    # Risk and recovery complete a step, so they wake it; the rest waits in the sockets until then.
+    # Risk and recovery complete a step, so they wake it; the rest waits until then. Where only plans
+    # come rarely, every step has its risk to wait for, and a wake-up before costs it 50 us.
     inputs = (
         Input("observation", wakes=False),
         Input("proposal", wakes=False),
-        Input("recovery"),
+        Input("recovery", paces=False),
         Input("risk"),
     )
     outputs = ("command", "decision")

@@ -22,13 +22,15 @@ class Input(NamedTuple):
 
     A passive input (`wakes=False`) is only drained when something else wakes the node. An optional
     one may have no writer in the graph, and no answer waits for it. `when` names a field of the
-    config: while that is zero or empty, the node does not have this input.
+    config: while that is zero or empty, the node does not have this input. An input that sets no
+    pace (`paces=False`) may come rarely, and the passive ones need not wake the node for that.
     """
 
     topic: str
     wakes: bool = True
     optional: bool = False
     when: str = ""
+    paces: bool = True
 
 
 class Executor(Protocol):

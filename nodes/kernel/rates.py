@@ -18,6 +18,8 @@ class Port(Protocol):
     def topic(self) -> str: ...
     @property
     def wakes(self) -> bool: ...
+    @property
+    def paces(self) -> bool: ...
 
 
 def is_due(message: Any, every: int) -> bool:
@@ -33,7 +35,7 @@ def thinned(topic: str, every: int) -> str:
 def waking(ports: Iterable[Port], rates: Mapping[str, int]) -> set[str]:
     """The inputs that wake a node.
 
-    A passive input does too where some that wake the node come more rarely than it, or none do.
+    A passive input does too where some that set the pace come more rarely than it, or none do.
 
     Args:
         ports: inputs that have a writer.
@@ -43,5 +45,6 @@ def waking(ports: Iterable[Port], rates: Mapping[str, int]) -> set[str]:
     active = {port.topic for port in known if port.wakes}
     if not rates:
         return active
-    rarest = max((rates.get(topic, 1) for topic in active), default=max(rates.values()) + 1)
+    pace = [rates.get(port.topic, 1) for port in known if port.wakes and port.paces]
+    rarest = max(pace, default=max(rates.values()) + 1)
     return active | {port.topic for port in known if rates.get(port.topic, 1) < rarest}

@@ -19,6 +19,7 @@ from pathlib import Path
 from safetypilot.policies.learn import catalogue
 from safetypilot.policies.learn.seeds import seeds_of
 
+ONE_BY_ONE = ("image-maze",)  # pixels are learned from one seed at a time
 EPISODES = {"navigation1": 300, "navigation2": 300, "maze": 500}
 COMPARISONS = ("sac", "rp", "lr", "rspo", "sqrl", "rcpo")
 ALGORITHMS = {
@@ -34,9 +35,10 @@ def main() -> None:
     """Run what is missing, and say how each went."""
     options = parsed()
     tasks = [
-        (env, algorithm)
+        (env, algorithm, seeds)
         for env in options.env or EPISODES
         for algorithm in options.algorithm or ALGORITHMS[options.preset]
+        for seeds in (map(str, seeds_of(options.seeds)) if env in ONE_BY_ONE else [options.seeds])
     ]
     for env in options.env or EPISODES:
         collect(env, options)
@@ -79,9 +81,11 @@ def program() -> str:
     return str(Path(sys.executable).with_name("safetypilot"))
 
 
-def run(env: str, algorithm: str, options: argparse.Namespace) -> int:
+def run(env: str, algorithm: str, seeds: str, options: argparse.Namespace) -> int:
     """Train one algorithm on one task, unless it has been done."""
     out = options.out / env / (algorithm + options.label)
+    if env in ONE_BY_ONE:
+        out /= f"seed-{seeds}"
     summary = out / "summary.json"
     if summary.exists() and '"interrupted": true' not in summary.read_text(encoding="utf-8"):
         return 0
@@ -91,14 +95,14 @@ def run(env: str, algorithm: str, options: argparse.Namespace) -> int:
         words += ["--resume", str(out)]
     else:
         words += ["--env", env, "--data", str(data(env, "{seed}", options))]
-        words += ["--preset", options.preset, "--seeds", options.seeds, "--out", str(out)]
+        words += ["--preset", options.preset, "--seeds", seeds, "--out", str(out)]
         words += ["--episodes", str(options.episodes or EPISODES[env])]
         for setting in ("evaluate_episodes=0", "novice_episodes=0", *options.set):
             words += ["--set", setting]
     with (out / "log.txt").open("w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         finished = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False)
-    sys.stdout.write(f"{env} {algorithm}: exit {finished.returncode}\n")
+    sys.stdout.write(f"{env} {algorithm} {seeds}: exit {finished.returncode}\n")
     sys.stdout.flush()
     return finished.returncode
 

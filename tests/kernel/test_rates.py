@@ -13,7 +13,7 @@ from safetypilot.nodes.kernel.node import Input, Spec
 ARBITER = (
     Input("observation", wakes=False),
     Input("proposal", wakes=False),
-    Input("recovery"),
+    Input("recovery", paces=False),
     Input("risk"),
 )
 ALL = {"observation", "proposal", "recovery", "risk"}
@@ -35,7 +35,8 @@ def test_a_topic_has_another_name_where_it_is_thinned_out() -> None:
     ("ports", "spaced", "wanted"),
     [
         (ARBITER, {}, {"recovery", "risk"}),
-        (ARBITER, {"proposal": 5, "risk": 5, "recovery": 25}, ALL),
+        (ARBITER, {"proposal": 5, "risk": 5, "recovery": 25}, ALL - {"proposal"}),
+        (ARBITER, {"recovery": 10}, {"recovery", "risk"}),
         (ARBITER, {"proposal": 9, "risk": 9, "recovery": 9}, ALL - {"proposal"}),
         (ARBITER, {"proposal": 10, "risk": 10}, ALL - {"proposal"}),
         (ARBITER[:2], {}, set()),  # a bare flight, one rate: its own timer wakes it
