@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from safetypilot.launch import reaper
+from safetypilot.nodes.kernel import addresses
 from safetypilot.nodes.kernel.node import Spec
 
 _OURS, _GROUP = "safetypilot.nodes.", "safetypilot.nodes.kernel.group"
@@ -101,7 +102,8 @@ class Child:
         for spec, file in zip(specs, files, strict=True):
             file.write_text(json.dumps(asdict(spec)))
         arguments, env = command(specs, files, log.stem)
-        with log.open("ab") as output:
+        fixed = any(spec.realtime.get("fixed_addresses") for spec in specs)
+        with log.open("ab") as output, addresses.fix(fixed):
             self._log_start = output.tell()
             self._process = subprocess.Popen(
                 arguments,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetypilot.launch.finding import Finding
-from safetypilot.nodes.kernel import schedule
+from safetypilot.nodes.kernel import addresses, schedule
 
 _PR_GET_TIMERSLACK = 30
 _KERNEL, _CPUS = Path("/proc/sys/kernel"), Path("/sys/devices/system/cpu")
@@ -20,7 +20,10 @@ _KERNEL, _CPUS = Path("/proc/sys/kernel"), Path("/sys/devices/system/cpu")
 
 def examine() -> list[Finding]:
     """One finding per setting of the section, then what the kernel does to those that use it."""
-    return [_policy(), _throttling(), _memory(), _slack(), _isolated(), _governor(), _kernel()]
+    return [
+        _policy(), _throttling(), _memory(), _slack(), _addresses(), _isolated(), _governor(),
+        _kernel(),
+    ]  # fmt: skip
 
 
 def _in_child(attempt: Callable[[], bool]) -> bool:
@@ -76,6 +79,15 @@ def _slack() -> Finding:
     """`timer_slack_us`: anybody may set it."""
     slack = ctypes.CDLL(None).prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
     return Finding("timer_slack_us", f"{slack / 1e3:g} by default, any may be asked for")
+
+
+def _addresses() -> Finding:
+    """`fixed_addresses`: anybody may, unless a container's filter is against it."""
+    with addresses.fix(True) as fixed:
+        if fixed:
+            return Finding("fixed_addresses", "allowed")
+    advice = "runs without; let the container's seccomp profile allow personality()"
+    return Finding("fixed_addresses", "refused", "note", advice)
 
 
 def _isolated() -> Finding:

@@ -135,6 +135,11 @@ class Realtime(Entry):
         le=1_000_000,
         description="so long before each observation a step is rehearsed, for warm caches; 0: not",
     )
+    fixed_addresses: bool | None = Field(
+        default=None,
+        description="no address randomisation, so that processes on one CPU share what its branch "
+        "predictor learns",
+    )
 
     def over(self, below: Realtime | None) -> dict[str, Any]:
         """What is asked for: this section's fields, and those of the one below where it has none.

@@ -35,7 +35,7 @@ __all__ = ["Arbiter", "ArbiterConfig"]
 
 class Arbiter(Node):
     # Risk and recovery complete a step, so they wake it; the rest waits until then. Where only plans
-    # come rarely, every step has its risk to wait for, and a wake-up before costs it 50 us.
+    # are rare, every step still has its risk to wait for: to wake before would cost it 50 us.
     inputs = (
         Input("observation", wakes=False),
         Input("proposal", wakes=False),

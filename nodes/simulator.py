@@ -160,7 +160,7 @@ class Simulator(Node):
             self._report.refused += 1
             self._late.came(message, now_ns)
             return
-        latency_us = (now_ns - self._stamp_ns) / 1e3
+        latency_us = (self.context.clock.now_ns() - self._stamp_ns) / 1e3  # decoded and checked
         action, source = message.action, message.source
         if self._estop:
             action, source = self._failsafe, FAILSAFE

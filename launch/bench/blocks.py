@@ -22,6 +22,7 @@ from safetypilot.launch.bench.course import Course
 from safetypilot.launch.bench.plant import Progress
 from safetypilot.launch.bench.samples import Samples
 from safetypilot.launch.children import environment, last_lines
+from safetypilot.nodes.kernel import addresses
 
 _START_S, _END_S = 90.0, 15.0  # patience beyond the course's own length
 _LOOK_S = 0.05
@@ -121,7 +122,8 @@ def _reason(course: Course, log: Path, code: int | None) -> str:
 def start(module: str, course: Course, log: Path, *words: str) -> subprocess.Popen[bytes]:
     """A contestant's first process, in a session of its own."""
     course.write()
-    with log.open("ab") as output:
+    fixed = bool(course.schedule.get("fixed_addresses"))
+    with log.open("ab") as output, addresses.fix(fixed):
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(course.path), *words],
             stdin=subprocess.DEVNULL,

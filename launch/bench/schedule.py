@@ -22,7 +22,7 @@ def apply(schedule: Mapping[str, Any], threads: Iterable[int] = (0,)) -> list[st
 
     Args:
         schedule: `policy`, `priority`, `cpus`, `nice`, `lock_memory`, `gc`, `timer_slack_us`; what
-            is absent stays as it is.
+            is absent stays as it is, and `fixed_addresses` is for who starts the process.
         threads: thread ids; 0 is the caller, whose later threads and children inherit it.
 
     Returns:

@@ -68,6 +68,9 @@ class Writer(Protocol):
         """Whether a frame would reach anybody."""
 
     def send(self, frame: bytes) -> None: ...
+    def rehearse(self, frame: bytes) -> None:
+        """Does what sending does, as far as nobody can tell."""
+
     def flush(self) -> None: ...
     def summary(self) -> dict[str, int]: ...
     def close(self) -> None: ...
@@ -87,6 +90,9 @@ class LatestWriter:
 
     def send(self, frame: bytes) -> None:
         self._send(frame, NOBLOCK)
+
+    def rehearse(self, frame: bytes) -> None:
+        """A socket cannot be written for nobody."""
 
     def flush(self) -> None:
         """Nothing ever waits."""
@@ -108,6 +114,7 @@ class BoardOutlet:
         self._lock = endpoints.claim(topic)
         self._board = board
         self._write = board.write
+        self.rehearse = board.rehearse
         self.tap: TapOutlet | None = TapOutlet(context, endpoints.topic(topic), STREAM_PIPE)
         self._tap = self.tap
         self._has_readers = board.readers > 0
@@ -144,6 +151,9 @@ class Reader(Protocol):
     fresh: bool
 
     def receive(self) -> bytes | None: ...
+    def again(self) -> bytes | None:
+        """What was received last, to rehearse with; None or empty: nothing."""
+
     def close(self) -> None: ...
 
 
@@ -159,13 +169,18 @@ class _SocketReader:
 
     def __init__(self, socket: zmq.Socket[Any]) -> None:
         self.socket = self._own = socket
+        self._last: bytes | None = None
 
     def receive(self) -> bytes | None:
         """The next frame if one is here, or None; never waits."""
         if has_frame(self._own):
-            return self._own.recv(NOBLOCK)
+            self._last = self._own.recv(NOBLOCK)
+            return self._last
         self.fresh = False
         return None
+
+    def again(self) -> bytes | None:
+        return self._last
 
     def close(self) -> None:
         self._own.close()
@@ -189,6 +204,7 @@ class BoardInlet:
 
     def __init__(self, board: BoardReader) -> None:
         self.receive = board.receive
+        self.again = board.again
         self.close = board.close
 
 
@@ -228,6 +244,9 @@ class StreamWriter:
                 self.dropped[reader] += 1
             backlog.append(frame)
         self.flush()
+
+    def rehearse(self, frame: bytes) -> None:
+        """A socket cannot be written for nobody."""
 
     def flush(self) -> None:
         """Pushes what waits, as far as the readers take it."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from safetypilot.nodes.kernel import addresses
 from safetypilot.nodes.kernel.errors import NodeError
 
 POLICIES, GC = ("fifo", "other"), ("off", "frozen", "on")
@@ -28,6 +29,7 @@ LIMITS_FILE = "/etc/security/limits.conf"
 _PR_SET_TIMERSLACK, _CAP_IPC_LOCK = 29, 14
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_RANDOM = "fixed addresses were refused: the container's seccomp filter forbids personality()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Settings:
         timer_slack_us: how late the kernel may make a wake-up on purpose; None: its default, 50.
         rehearse_us: so long before the next observation is due, the way of a step is walked once
             without effect, so that code and data are in the CPU's caches when it comes; 0: never.
+        fixed_addresses: see addresses.py; who starts the process sees to it.
     """
 
     policy: str = "other"
@@ -53,6 +56,7 @@ class Settings:
     gc: str = "frozen"
     timer_slack_us: int | None = None
     rehearse_us: int = 0
+    fixed_addresses: bool = False
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Settings:
@@ -115,6 +119,7 @@ def apply(settings: Settings) -> Granted:
         "slack": "" if slack is None else _take_slack(slack),
         "memory": _lock_memory() if settings.lock_memory else "",
         "policy": try_fifo(settings.priority + 1) if settings.fifo else "",
+        "addresses": "" if not settings.fixed_addresses or addresses.fixed() else _RANDOM,
     }
     return Granted(
         settings,

@@ -56,24 +56,21 @@ class Handover:
 
 
 class Decoded:
-    """An input that comes as frames; the last one is kept to rehearse with."""
+    """An input that comes as frames."""
 
-    def __init__(self, receive: Callable[[], bytes | None], decode: Callable[[bytes], Any]) -> None:
-        self._receive = receive
+    def __init__(self, reader: Reader, decode: Callable[[bytes], Any]) -> None:
+        self._receive, self._again = reader.receive, reader.again
         self._decode = decode
-        self._last: bytes | None = None
 
     def take(self) -> Any:
         frame = self._receive()
-        if frame is None:
-            return None
-        self._last = frame
-        return self._decode(frame)
+        return None if frame is None else self._decode(frame)
 
     def rehearse(self) -> None:
-        if self._last is not None:
+        frame = self._again()
+        if frame:
             with suppress(WireError):
-                self._decode(self._last)
+                self._decode(frame)
 
 
 class Inlet(NamedTuple):
@@ -106,7 +103,7 @@ class Outlet:
 
     def rehearse(self) -> None:
         if self.last is not None:
-            self.codec.encode(self.last)
+            self.writer.rehearse(self.codec.encode(self.last))
 
     def send(self, message: Any) -> None:
         if self.handovers:
@@ -185,5 +182,5 @@ def inlet(
         reader = BoardInlet(BoardReader(spec.boards[topic], spec.places[topic], wakes))
     else:
         reader = LatestReader(yard.zmq, yard.endpoints.topic(topic))
-    decoded = Decoded(reader.receive, codecs[info.message].decode)
+    decoded = Decoded(reader, codecs[info.message].decode)
     return Inlet(name, decoded.take, decoded.rehearse, health, batch, wakes, reader)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from safetypilot.nodes.kernel import schedule
+from safetypilot.nodes.kernel import addresses, schedule
 from safetypilot.nodes.kernel.errors import NodeError
 from safetypilot.nodes.kernel.schedule import Settings
 
@@ -25,7 +25,7 @@ LAST_CPU = max(os.sched_getaffinity(0))  # beside the control paths of other run
 def run(script: str, timeout_s: float = 30.0) -> Any:
     """What a script in a process of its own prints as JSON."""
     head = "import ctypes, gc, json, os, resource, threading, time\n"
-    head += "from safetypilot.nodes.kernel import schedule\n"
+    head += "from safetypilot.nodes.kernel import addresses, schedule\n"
     head += "Settings = schedule.Settings\n"
     done = subprocess.run(
         [sys.executable, "-P", "-c", head + textwrap.dedent(script)],
@@ -41,7 +41,7 @@ def run(script: str, timeout_s: float = 30.0) -> Any:
         ({"policy": "rr"}, "policy is 'rr'; it can be fifo, other"),
         ({"gc": "maybe"}, "gc is 'maybe'; it can be off, frozen, on"),
         ({"policy": "fifo", "priority": 99}, "priority is 99; it goes from 1 to 98"),
-        ({"polcy": "fifo"}, "no 'polcy'; it has cpus, gc"),
+        ({"polcy": "fifo"}, "no 'polcy'; it has cpus, fixed"),
     ],
 )
 def test_settings_that_are_wrong(section: dict[str, Any], said: str) -> None:
@@ -93,6 +93,20 @@ def test_timer_slack_is_set() -> None:
         print(json.dumps([granted.missing, ctypes.CDLL(None).prctl(30, 0, 0, 0, 0)]))
     """)
     assert found == [[], 7000]
+
+
+def test_fixed_addresses_are_missed_where_a_process_was_started_without() -> None:
+    asked = """
+        granted = schedule.apply(Settings(fixed_addresses=True))
+        print(json.dumps([granted.missing, id(None)]))
+    """
+    assert not addresses.fixed() and "personality()" in run(asked)[0][0]
+    with addresses.fix(True) as fixed:
+        if not fixed:
+            pytest.skip("this container does not let it")
+        first, second = run(asked), run(asked)
+    assert first == second and first[0] == []
+    assert not addresses.fixed()
 
 
 @pytest.mark.skipif(not schedule.may_lock(), reason="this user may not lock memory")
@@ -156,7 +170,7 @@ def test_a_process_that_never_sleeps_becomes_an_ordinary_one() -> None:
 @privileged
 def test_one_that_is_stuck_in_c_code_is_killed() -> None:
     script = f"""
-        from safetypilot.nodes.kernel import schedule
+        from safetypilot.nodes.kernel import addresses, schedule
         granted = schedule.apply(schedule.Settings("fifo", 2, ({LAST_CPU},)))
         schedule.guard(granted, lambda: None)
         schedule.rise(granted)

@@ -12,8 +12,8 @@ from safetypilot.launch import doctor_realtime
 from safetypilot.nodes.kernel import schedule
 
 NAMES = [
-    "policy: fifo", "real-time throttling", "lock_memory", "timer_slack_us", "cpus to pin to",
-    "cpu governor", "kernel preemption",
+    "policy: fifo", "real-time throttling", "lock_memory", "timer_slack_us", "fixed_addresses",
+    "cpus to pin to", "cpu governor", "kernel preemption",
 ]  # fmt: skip
 AS_NOBODY = """
 import json, os, resource

@@ -108,6 +108,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "gc": st.sampled_from(["off", "frozen", "on"]),
     "timer_slack_us": st.integers(0, 1000),
     "rehearse_us": st.integers(0, 1000),
+    "fixed_addresses": st.booleans(),
 }
 sections = st.fixed_dictionaries({}, optional=FIELDS)
 

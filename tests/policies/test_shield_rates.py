@@ -489,3 +489,30 @@ def test_large_numbers_are_compared_by_value() -> None:
     state, decision = decide(state, inputs(2), fresh(0), rules)
     assert (decision.source, decision.alternative) == (Source.TASK, Source.RECOVERY)
     assert state.blend is not None and state.blend.first == fresh(1)
+
+
+def test_a_plan_that_has_been_vetted_is_not_taken_for_another_of_the_same_number() -> None:
+    """It is known again by its bits; whatever else comes under its number is vetted anew."""
+    state, _ = decide(State(), answered(0, 0, recovery=recovery(0)), NOW, make_rules(plan_steps=5))
+    for plan, reason in (
+        (PLAN, Reason.APPROVED),
+        (((0.1, 0.2), (0.7, 0.4), (0.5, 0.6)), Reason.APPROVED),
+        (((0.1, 0.2), (math.nan, 0.4), (0.5, 0.6)), Reason.RECOVERY_NOT_FINITE),
+        (((0.1, 0.2), (3.0, 0.4), (0.5, 0.6)), Reason.RECOVERY_OUT_OF_LIMITS),
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), Reason.RECOVERY_INVALID),
+        (((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), Reason.RECOVERY_INVALID),
+    ):
+        came = answered(1, 1, 0.9, recovery=recovery(0, plan))
+        _, decision = decide(state, came, NOW + 1, make_rules(plan_steps=5))
+        assert decision.recovery_reason is reason
+        if reason is Reason.APPROVED:
+            assert tuple(decision.action) == pytest.approx(plan[1])
+        else:
+            assert decision.source is Source.TAIL and tuple(decision.action) == pytest.approx(
+                PLAN[1]
+            )
+    doubled = recovery(0)._replace(plan=np.array(PLAN, np.float64))
+    _, decision = decide(
+        state, answered(1, 1, 0.9, recovery=doubled), NOW + 1, make_rules(plan_steps=5)
+    )
+    assert decision.recovery_reason is Reason.RECOVERY_INVALID
