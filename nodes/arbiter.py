@@ -34,8 +34,8 @@ __all__ = ["Arbiter", "ArbiterConfig"]
 
 
 class Arbiter(Node):
-    # Risk and recovery complete a step, so they wake it; the rest waits until then. Where only plans
-    # are rare, every step still has its risk to wait for: to wake before would cost it 50 us.
+    # Risk and recovery complete a step, so they wake it; the rest waits until then. Where plans are
+    # rare, every step still has its risk to wait for, and to wake before would cost it 50 us.
     inputs = (
         Input("observation", wakes=False),
         Input("proposal", wakes=False),

@@ -54,6 +54,9 @@ class TapOutlet:
         self.socket.close()
 
 
+Later = deque[tuple[TapOutlet, bytes]]
+
+
 class Writer(Protocol):
     """What all writers of a topic have in common.
 
@@ -106,10 +109,19 @@ class LatestWriter:
 
 
 class BoardOutlet:
-    """Puts the newest value of a topic on a board, and tells observers if there are any."""
+    """Puts the newest value of a topic on a board; observers get theirs when there is time.
+
+    Args:
+        later: where frames for observers wait until the step is over: sending one wakes a thread.
+    """
 
     def __init__(
-        self, context: zmq.Context[Any], endpoints: Endpoints, topic: str, board: BoardWriter
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        topic: str,
+        board: BoardWriter,
+        later: Later,
     ) -> None:
         self._lock = endpoints.claim(topic)
         self._board = board
@@ -117,6 +129,7 @@ class BoardOutlet:
         self.rehearse = board.rehearse
         self.tap: TapOutlet | None = TapOutlet(context, endpoints.topic(topic), STREAM_PIPE)
         self._tap = self.tap
+        self._later = later
         self._has_readers = board.readers > 0
 
     @property
@@ -126,7 +139,7 @@ class BoardOutlet:
     def send(self, frame: bytes) -> None:
         self._write(frame)
         if self._tap.wanted:
-            self._tap.send(frame)
+            self._later.append((self._tap, frame))
 
     def flush(self) -> None:
         """Nothing ever waits."""

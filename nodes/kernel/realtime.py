@@ -30,6 +30,7 @@ from safetypilot.nodes.kernel.wiring import Yard
 
 HOUSEKEEPING_NS = 500_000_000
 _QUIET = 4  # housekeeping waits until nothing has come for this part of a period
+_LATER = 64  # frames for observers that may wait
 _NONE: tuple[int, ...] = ()
 _EDGE = select.EPOLLIN | select.EPOLLET
 
@@ -62,7 +63,8 @@ class RealtimeExecutor:
         # More than a third of a period would leave the machine too little else.
         lead_ns = self._granted.settings.rehearse_us * 1000
         self._lead_ns = min(lead_ns, min(spec.period_ns for _, spec, _ in crew) // 3)
-        yard = Yard(self._zmq, Endpoints(spec.runtime_dir), self._background)
+        self._yard = yard = Yard(self._zmq, Endpoints(spec.runtime_dir), self._background)
+        self._later = yard.later
         if len(crew) > 1:
             yard.handovers = {topic: [] for member in crew for topic in _written(*member[:2])}
         self.stations = [Station(*member, yard) for member in crew]
@@ -143,13 +145,14 @@ class RealtimeExecutor:
     def turn(self) -> None:
         """Sleeps if there is nothing to do, then does what there is."""
         rung, now = self._wait()
-        busy = False
+        busy = fired = False
         for station in self.stations:
             wake = station.wake_ns
             if rung or (wake is not None and now >= wake):
                 # Before the timer, which shall see what passive inputs brought.
                 busy |= station.drain()
-                busy |= station.fire(monotonic_ns())
+                fired |= station.fire(monotonic_ns())
+        busy |= fired
         if len(self.stations) > 1:
             busy |= self._settle()
         if self._lead_ns and not busy:
@@ -157,6 +160,8 @@ class RealtimeExecutor:
         while self._jobs:
             done, result = self._jobs.popleft()
             done(result, monotonic_ns())
+        if self._later and (not fired or len(self._later) > _LATER):
+            self._yard.tell_observers()  # a timer may have begun a step that others are to answer
         while self._requests:
             self._requests.pop().serve()
             if all(station.finished for station in self.stations):

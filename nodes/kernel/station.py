@@ -203,6 +203,7 @@ class Station:
             self._active = False
             self.node.deactivate(monotonic_ns())
         self.node.close()
+        self._yard.tell_observers()
         self.look_after(monotonic_ns())
         for made in self.outlets.values():
             for outlet in made:

@@ -19,6 +19,7 @@ from safetypilot.nodes.kernel.node import Spec
 from safetypilot.nodes.kernel.ports import (
     BoardInlet,
     BoardOutlet,
+    Later,
     LatestReader,
     LatestWriter,
     Reader,
@@ -127,12 +128,20 @@ class Yard:
     Attributes:
         handovers: topic -> inputs in this process; topics that no node of this process writes have
             none here.
+        later: frames for observers, to be sent when the step is over.
     """
 
     zmq: Any
     endpoints: Endpoints
     background: Background
     handovers: dict[str, list[Handover]] = field(default_factory=dict)
+    later: Later = field(default_factory=deque)
+
+    def tell_observers(self) -> None:
+        """Sends what has waited for the end of the step."""
+        while self.later:
+            tap, frame = self.later.popleft()
+            tap.send(frame)
 
 
 def outlets(name: str, spec: Spec, yard: Yard, codecs: Codecs) -> tuple[Outlet, ...]:
@@ -153,7 +162,7 @@ def _writer(name: str, topic: str, spec: Spec, yard: Yard) -> Writer:
     if topic not in spec.boards:
         return LatestWriter(yard.zmq, yard.endpoints, topic)
     board = BoardWriter(spec.boards[topic], spec.bells.get(topic, ()))
-    return BoardOutlet(yard.zmq, yard.endpoints, topic, board)
+    return BoardOutlet(yard.zmq, yard.endpoints, topic, board, yard.later)
 
 
 def inlet(
