@@ -89,7 +89,7 @@ class Run:
     def event(self, node: str, data: dict[str, Any]) -> None:
         """Takes in what a node wants people to know."""
         kind = str(data.get("kind", ""))
-        hidden = ("kind", "at_ns", "settings")
+        hidden = ("kind", "at_ns", "settings", "files")
         details = {k: v for k, v in data.items() if k not in hidden and v not in ("", None)}
         text = ", ".join(f"{key} {value}" for key, value in details.items())
         self.journal.add(node, f"{kind}: {text}" if text else kind)

@@ -173,8 +173,12 @@ class Supervisor:
         elif data.get("kind") == "tripped":
             self._errands.do(
                 lambda: swapping.follow_trip(self._ask, self.plan.plant, data),
-                lambda outcome: self._tell_failure(member.name, outcome),
+                lambda outcome: self._tell_failure(
+                    member.name, "the set of models before did not come back", outcome
+                ),
             )
+        elif data.get("kind") == "trained":
+            self._hand_over(member, data["files"], str(data["version"]))
         if data.get("kind") == "realtime":
             for text in sorted(set(data.get("missing", ())) - self._lacking):
                 self._lacking.add(text)
@@ -235,9 +239,18 @@ class Supervisor:
                 lambda outcome: self._scripted(step, outcome),
             )
 
-    def _tell_failure(self, node: str, outcome: Any) -> None:
+    def _hand_over(self, learner: Member, files: dict[str, str], version: str) -> None:
+        takers = [node.name for node in self.plan.nodes if node.config.get("follow", True)]
+        self._errands.do(
+            lambda: swapping.hand_over(self._ask, self.plan.plant, takers, files),
+            lambda outcome: self._tell_failure(
+                learner.name, f"{version} does not fly, the models before do", outcome
+            ),
+        )
+
+    def _tell_failure(self, node: str, what: str, outcome: Any) -> None:
         if isinstance(outcome, Exception):
-            self._say(node, f"the set of models before did not come back: {outcome}", "error")
+            self._say(node, f"{what}: {outcome}", "error")
 
     def _scripted(self, step: Step, outcome: Any) -> None:
         self._scripting = False

@@ -88,6 +88,30 @@ def swap_set(
     return {"epoch": epoch, "promoted_at": promoted_at, "nodes": statuses}
 
 
+def hand_over(
+    ask: Ask, plant: str | None, nodes: Sequence[str], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """Gives models that were trained together to all who hold such ones, as a set.
+
+    Args:
+        nodes: those that take what a learner makes.
+        files: kind -> ONNX file.
+
+    Raises:
+        RequestRefused, Unanswered: as `swap_set` does; without a plant there are no sets.
+    """
+    if not plant:
+        raise RequestRefused("a graph without a plant has nothing that could put a set in force")
+    changes = []
+    for node in nodes:
+        try:
+            kinds = ask(node, "swaps", {})
+        except KernelError:
+            continue  # it holds no models
+        changes += [Change(node, files[kind], kind) for kind in kinds if kind in files]
+    return swap_set(ask, plant, changes)
+
+
 def rollback(ask: Ask, plant: str, nodes: Sequence[str], node: str = "") -> dict[str, Any]:
     """Brings the model before back: a node's, or of all nodes that flew as a set.
 

@@ -23,7 +23,7 @@ from safetypilot.nodes.arbiter_config import (
     rules,
     spacing,
 )
-from safetypilot.nodes.arbiter_record import Decisions, Step
+from safetypilot.nodes.arbiter_record import Decisions, Step, Unarmed
 from safetypilot.nodes.kernel import messages, trace
 from safetypilot.nodes.kernel.errors import RequestRefused
 from safetypilot.nodes.kernel.node import Context, Input, Node
@@ -55,6 +55,7 @@ class Arbiter(Node):
         self._decided = -1
         self._armed = False
         self._complete_steps = 0
+        self._unarmed = Unarmed(context.period_ns)
         self._book = Decisions()
         self._unknown = np.full(context.interface.action_size, np.nan, np.float32)
         self._latch = context.runtime_dir / "estop"
@@ -252,6 +253,8 @@ class Arbiter(Node):
         if self.config.arm == "auto" and self._complete_steps >= self.config.arm_steps:
             self._armed = True
             self.context.event("armed", seq=step.observation.seq)
+        elif self.config.arm == "auto" and (news := self._unarmed.add(step)):
+            self.context.event("not armed", **news)
 
     def on_request(self, request: str, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         reason = str(arguments.get("reason", ""))

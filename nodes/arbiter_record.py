@@ -15,6 +15,7 @@ _OVER_BUDGET = {
 }
 _SOURCES = ("task", "recovery", "tail", "failsafe")
 _ROLES = ("task_policy", "safety_critic", "recovery")
+_PATIENCE_NS = 3_000_000_000
 
 
 @dataclass
@@ -25,6 +26,27 @@ class Step:
     proposal: messages.Proposal | None = None
     risk: messages.Risk | None = None
     recovery: messages.Recovery | None = None
+
+
+class Unarmed:
+    """What keeps an arbiter that arms by itself from doing so."""
+
+    def __init__(self, period_ns: int) -> None:
+        self._steps, self._last = 0, _PATIENCE_NS // period_ns + 1
+        self._absent = {"proposal": 0, "risk": 0, "recovery": 0}
+
+    def add(self, step: Step) -> dict[str, str]:
+        """Counts a step; once, after a while, what is to be said."""
+        self._steps += 1
+        for topic in self._absent:
+            self._absent[topic] += getattr(step, topic) is None
+        if self._steps != self._last:
+            return {}
+        shares = [f"{topic} in {n / self._steps:.0%}" for topic, n in self._absent.items() if n]
+        return {
+            "absent": " and ".join(shares) + " of the steps",
+            "mend": "a node that needs longer than a step wants a `rate` of its own",
+        }
 
 
 class Decisions:

@@ -39,6 +39,8 @@ class LearnerConfig:
             not worth flying.
         announce_every: transitions between announcements.
         kinds: what is announced.
+        together: the models of one announcement are a set: they change over at one observation, or
+            none does. The supervisor sees to it; in lockstep each node takes its own.
     """
 
     env: str
@@ -49,6 +51,7 @@ class LearnerConfig:
     announce_after: int = 500
     announce_every: int = 500
     kinds: tuple[str, ...] = ("task_policy", "safety_critic")
+    together: bool = True
 
 
 class Learner(Node):
@@ -171,10 +174,13 @@ class Learner(Node):
         folder = self.context.run_dir / "models" / f"learner-{self._announced:04d}"
         version = f"learned-{self._received}"
         run = {"env": self.config.env, "seed": self.context.seed, "transitions": self._received}
-        files = self._learner.export(folder, version, run)
-        for kind in self.config.kinds:
-            if kind in files:
-                self._emit(kind, Path(files[kind]), version, now_ns)
+        exported = self._learner.export(folder, version, run)
+        files = {kind: str(exported[kind]) for kind in self.config.kinds if kind in exported}
+        if self.config.together and self.context.realtime and len(files) > 1:
+            self.context.event("trained", version=version, files=files)
+            return
+        for kind, path in files.items():
+            self._emit(kind, Path(path), version, now_ns)
 
     def _emit(self, kind: str, path: Path, version: str, now_ns: int) -> None:
         digest = sha256(path.read_bytes()).hexdigest()

@@ -117,6 +117,28 @@ def test_no_step_mixes_two_sets_in_dozens_of_swaps(fly: Fly, tmp_path: Path) -> 
     land(flight)
 
 
+def test_what_a_learner_trained_together_changes_over_together(fly: Fly) -> None:
+    learner = ("learner=on", "--set", "learner.start=zoo/maze/weights.pt")
+    often = ("--set", "learner.announce_after=60", "--set", "learner.announce_every=60")
+    flight = fly("maze", "rate=20", "policy=novice", *LIGHT, *learner, *often, "--duration", "600")
+    decisions = Decisions(flight)
+
+    def learned() -> bool:
+        decisions.collect()
+        versions = {
+            named.get("task_policy", "").split("@")[0] for named in decisions.steps.values()
+        }
+        return len([version for version in versions if version.startswith("learned-")]) >= 2
+
+    eventually(learned, 120, "two sets of the learner's")
+    for seq, named in decisions.steps.items():
+        if {"task_policy", "safety_critic"} <= set(named):
+            policy, critic = (named[node].split("@")[0] for node in SLOTS[:2])
+            assert policy.startswith("learned-") == critic.startswith("learned-"), (seq, named)
+            assert policy == critic or not policy.startswith("learned-"), (seq, named)
+    land(flight)
+
+
 def test_one_bad_file_refuses_the_whole_set(fly: Fly, tmp_path: Path) -> None:
     flight = fly("maze", "rate=50", "policy=novice", *LIGHT, "--duration", "600")
     before = swapping.statuses(flight.ask, list(SLOTS))

@@ -205,6 +205,18 @@ def test_it_is_not_armed_until_every_input_came_in_time_for_some_steps(tmp_path:
     assert flight.step().source == Source.TASK
 
 
+def test_it_says_once_what_keeps_it_from_arming(tmp_path: Path) -> None:
+    flight = Flight(tmp_path, armed=False)
+    for _ in range(2 * 3_000 * MS // PERIOD):
+        flight.observe()
+        flight.propose()
+        flight.judge(SAFE)
+        flight.bench.pass_time(PERIOD - 1)  # its deadline comes, the plan does not
+    told = [data for kind, data in flight.bench.executor.events if kind == "not armed"]
+    assert [one["absent"] for one in told] == ["recovery in 100% of the steps"]
+    assert "rate" in told[0]["mend"]
+
+
 def test_arming_by_hand_is_refused_until_the_inputs_are_complete(tmp_path: Path) -> None:
     flight = Flight(tmp_path, armed=False, arm="manual", arm_steps=3)
     with pytest.raises(RequestRefused, match="complete for 0 steps"):

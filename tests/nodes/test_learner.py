@@ -45,7 +45,7 @@ def send(b: Bench, seq: int, proposed: float = 0.5) -> None:
 
 
 def test_it_learns_exports_and_announces_models_that_load(tmp_path: Path) -> None:
-    b = bench(tmp_path)
+    b = bench(tmp_path, together=False)
     assert b.node.status()["updates_owed"] == 0
     b.executor.finish_jobs()
     for seq in range(40):
@@ -112,7 +112,7 @@ def test_bad_settings_are_an_error_of_the_node(
 
 @pytest.mark.parametrize("algorithm", ["sac", "lr", "sqrl", "recovery-rl-model-free"])
 def test_it_learns_by_any_algorithm(tmp_path: Path, algorithm: str) -> None:
-    b = bench(tmp_path, algorithm=algorithm)
+    b = bench(tmp_path, algorithm=algorithm, together=False)
     b.executor.finish_jobs()
     for seq in range(40):
         send(b, seq)
@@ -138,7 +138,11 @@ def test_a_person_may_ask_for_models_now(tmp_path: Path) -> None:
     b.executor.finish_jobs()
     send(b, 0)
     b.ask("announce")
-    assert len(b.executor.of("model")) == 2
+    (trained,) = [data for kind, data in b.executor.events if kind == "trained"]
+    assert set(trained["files"]) == {"task_policy", "safety_critic"}
+    for kind, path in trained["files"].items():
+        assert runtime.stage(path, kind, b.node.context.interface).version.startswith("learned-1@")
+    assert not b.executor.of("model")  # as a set, or not at all
 
 
 def test_a_multiplier_that_goes_by_the_episode_falls(tmp_path: Path) -> None:
