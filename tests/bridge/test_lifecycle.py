@@ -1,0 +1,211 @@
+"""The life of a driver: no call out of order, every failure stops it, and the latch holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safetypilot.bridge.contract import (
+    Description,
+    DriverError,
+    Failsafe,
+    Joint,
+    Measurement,
+    Mode,
+    Setpoint,
+)
+from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition
+
+D, C, G, A, F, E = State  # in their order
+
+
+class FakeDriver:
+    """Knows its calls, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.description = Description(
+            "fake", (Joint("j"),), (Mode.POSITION,), 100, 100, 0.1, (Failsafe.HOLD,)
+        )
+        self.calls: list[str] = []
+        self.broken: set[str] = set()
+        self.torque = False
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken:
+            raise DriverError(f"{name} is broken")
+
+    def connect(self) -> dict[str, str]:
+        self._call("connect")
+        return {"serial": "7"}
+
+    def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
+        self._call("configure")
+        return calibration
+
+    def activate(self, mode: Mode) -> Measurement:
+        self.torque = True
+        self._call("activate")
+        return self.read(0)
+
+    def read(self, deadline_ns: int) -> Measurement:
+        return Measurement(0, 0, -1, (0.5,), (0.0,), (0.0,), {})
+
+    def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
+        self._call("write")
+
+    def deactivate(self) -> None:
+        self._call("deactivate")
+        self.torque = False
+
+    def estop(self, reason: str) -> None:
+        self.calls.append("estop")
+        self.torque = False
+
+    def reset(self) -> None:
+        self._call("reset")
+
+    def close(self) -> None:
+        self.calls.append("close")
+        self.torque = False
+
+
+class Life:
+    """A life cycle with what was published."""
+
+    def __init__(self, folder: Path) -> None:
+        self.driver, self.latch, self.told = FakeDriver(), folder / "estop", list[Transition]()
+        self.cycle = Lifecycle(self.driver, self.latch, lambda: 42, self.told.append)
+
+    def call(self, name: str) -> None:
+        arguments: dict[str, tuple[Any, ...]] = {
+            "configure": ({"id": 1}, "test"), "activate": (Mode.POSITION, "test"),
+        }  # fmt: skip
+        getattr(self.cycle, name)(*arguments.get(name, ("test",)))
+
+    def rise(self, *calls: str) -> Life:
+        for call in calls:
+            self.call(call)
+        return self
+
+
+UP = ("connect", "configure", "activate")
+CALLS = (*UP, "deactivate", "fault", "estop", "reset", "close")
+TABLE = {
+    "connect": {D: C},
+    "configure": {C: G, G: G},
+    "activate": {G: A},
+    "deactivate": {A: G},
+    "fault": {D: F, C: F, G: F, A: F, F: F, E: E},
+    "estop": dict.fromkeys(State, E),
+    "reset": {F: C, E: C},
+    "close": {D: D, C: D, G: D, A: D, F: D, E: E},
+}
+
+
+def in_state(folder: Path, state: State) -> Life:
+    made = Life(folder).rise(*UP[: {D: 0, C: 1, G: 2}.get(state, 3)])
+    if state in LATCHED:
+        made.call("fault" if state is F else "estop")
+    assert made.cycle.state is state
+    return made
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_in_every_state(tmp_path: Path, state: State, call: str) -> None:
+    made = in_state(tmp_path, state)
+    told = len(made.told)
+    after = TABLE[call].get(state)
+    if after is None:
+        with pytest.raises(DriverError, match=f"cannot {call} while {state}"):
+            made.call(call)
+        after = state
+    else:
+        made.call(call)
+    assert made.cycle.state is after
+    changed = [(t.before, t.after) for t in made.told[told:]]
+    assert changed[-1:] == ([(changed[-1][0], after)] if after is not state or changed else [])
+    assert made.driver.torque == (after is A)
+
+
+@given(st.lists(st.tuples(st.sampled_from(CALLS), st.booleans()), max_size=30))
+def test_whatever_is_called_and_fails_torque_is_on_only_while_active(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, bool]]
+) -> None:
+    made = Life(tmp_path_factory.mktemp("life"))
+    for call, broken in calls:
+        made.driver.broken = {call} if broken else set()
+        before = made.cycle.state
+        try:
+            made.call(call)
+        except DriverError:
+            pass
+        state = made.cycle.state
+        assert made.driver.torque == (state is A)
+        assert made.latch.exists() == (state is E)
+        if before in LATCHED and state is not before:
+            assert call == ("estop" if state is E else call)
+            assert call in ("reset", "close", "estop")
+    for one, following in zip(made.told, made.told[1:], strict=False):
+        assert one.after is following.before and following.cause
+
+
+@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+def test_a_call_that_fails_stops_the_device_and_is_a_fault(tmp_path: Path, call: str) -> None:
+    made = in_state(tmp_path, {"configure": C, "activate": G, "deactivate": A}[call])
+    made.driver.broken = {call}
+    with pytest.raises(DriverError, match="is broken"):
+        made.call(call)
+    assert made.cycle.state is F and made.driver.calls[-1] == "estop"
+    assert made.told[-1].cause == f"{call} failed: {call} is broken"
+
+
+def test_a_device_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
+    made = Life(tmp_path)
+    made.driver.broken = {"connect"}
+    with pytest.raises(DriverError):
+        made.call("connect")
+    assert made.cycle.state is D and made.driver.calls == ["connect", "close"]
+    assert not made.told
+
+
+def test_the_latch_outlives_the_process_and_a_reset_needs_intent_and_health(tmp_path: Path) -> None:
+    made = in_state(tmp_path, A)
+    made.cycle.estop("a hand in the way")
+    assert json.loads(made.latch.read_text()) == {"reason": "a hand in the way", "at_ns": 42}
+    again = Life(tmp_path)
+    assert again.cycle.state is E
+    with pytest.raises(DriverError, match="cannot connect while e-stopped"):
+        again.call("connect")
+    with pytest.raises(DriverError, match="needs a reason"):
+        again.cycle.reset(" ")
+    again.call("reset")
+    assert again.cycle.state is D and not made.latch.exists()
+    made.driver.broken = {"reset"}
+    with pytest.raises(DriverError, match="reset is broken"):
+        made.call("reset")
+    assert made.cycle.state is E
+
+
+def test_a_latch_that_cannot_be_written_is_told_and_stops_all_the_same(tmp_path: Path) -> None:
+    made = in_state(tmp_path, A)
+    made.latch.mkdir()
+    made.cycle.estop("smoke")
+    assert made.cycle.state is E and not made.driver.torque
+    assert made.told[-1].cause.startswith("smoke (and the latch could not be written")
+
+
+def test_an_active_device_that_does_not_go_down_is_stopped_when_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    made = in_state(tmp_path, A)
+    made.driver.broken = {"deactivate"}
+    made.call("close")
+    assert made.driver.calls[-3:] == ["deactivate", "estop", "close"]
+    assert made.cycle.state is D
