@@ -5,9 +5,9 @@
     fault and e-stopped are latched: only `reset`, by a person's intent and with a healthy device,
     leads out of them, to connected. Whoever resets still has to configure and activate by hand.
 
-A call that fails on a connected device is a fault, and a fault stops the device; closing forgets it,
-since all has to be done by hand again. An e-stop comes through from every state and never fails;
-its latch is a file and outlives any process.
+A call that fails on a connected device is a fault, and a fault stops the device; closing forgets
+it, since all has to be done by hand again. An e-stop comes through from every state and never
+fails; its latch is a file and outlives any process.
 """
 
 from __future__ import annotations
