@@ -26,8 +26,8 @@ def stalls_of(witnesses: Iterable[Samples]) -> Integers:
 def explained(samples: Samples, stalls: Integers, deadline_ns: int) -> int:
     """How many of the missed steps would have been in time had the host not stood still.
 
-    A step is explained if a witness was held up, between the step's stamp and its deadline, for so
-    long that an ordinary step (99 % of this block's are faster) no longer fitted in.
+    A step is explained if the witnesses were held up, between the step's stamp and its deadline,
+    for so long that an ordinary step (99 % of this block's are faster) no longer fitted in.
     """
     in_time = samples.latency_us[~samples.missed & ~np.isnan(samples.latency_us)]
     ordinary_ns = float(np.percentile(in_time, 99)) * 1e3 if len(in_time) else 0.0
@@ -38,7 +38,16 @@ def explained(samples: Samples, stalls: Integers, deadline_ns: int) -> int:
         end = start + deadline_ns
         if len(samples.slack_ns):
             start -= int(samples.slack_ns[step])
-        overlap = np.minimum(stalls[:, 1], end) - np.maximum(stalls[:, 0], start)
-        longest = int(overlap.max()) if len(overlap) else 0
-        count += longest > 0 and longest >= least_ns
+        held = _held_up(stalls, start, end)
+        count += held > 0 and held >= least_ns
     return count
+
+
+def _held_up(stalls: Integers, start: int, end: int) -> int:
+    """How much of a time was stalls, however many and whoever saw them."""
+    spans = stalls[(stalls[:, 1] > start) & (stalls[:, 0] < end)]
+    until, total = start, 0
+    for began, ended in spans.tolist():  # in the order of their begin
+        total += max(0, min(ended, end) - max(began, until))
+        until = max(until, min(ended, end))
+    return total

@@ -102,6 +102,10 @@ def test_only_a_stall_as_long_as_what_was_missing_explains_a_miss() -> None:
     assert explained(seen, stall(at - 9_600_000, 9_600_000), PERIOD) == 0  # before the step
     assert explained(seen, stall(at + PERIOD, 9_600_000), PERIOD) == 0  # after its deadline
     assert explained(seen, stalls_of([]), PERIOD) == 0
+    halves = np.vstack([stall(at, 4_900_000), stall(at + 5_000_000, 4_700_000)])
+    assert explained(seen, halves, PERIOD) == 1
+    twice = np.vstack([stall(at, 4_900_000), stall(at + 100_000, 4_700_000)])
+    assert explained(seen, twice, PERIOD) == 0  # two witnesses of the same
 
 
 @given(
