@@ -28,7 +28,7 @@ _START_S, _END_S = 90.0, 15.0  # patience beyond the course's own length
 _LOOK_S = 0.05
 _PORTS = 4
 _WITNESS = "safetypilot.launch.bench.timer"
-WITNESS_HZ = 1000.0
+_WITNESSED = 4  # times per control period, so that a stall as long as one is not half overlooked
 _BUSY = "import ctypes; ctypes.CDLL(None).prctl(1, 9)\nwhile True: pass"
 
 
@@ -185,6 +185,11 @@ def load() -> Iterator[None]:
             process.wait()
 
 
+def witness_hz(rate_hz: float) -> float:
+    """How often a witness looks."""
+    return max(1000.0, _WITNESSED * rate_hz)
+
+
 class Witnesses:
     """Timers that see when the host itself stands still, while a cell runs."""
 
@@ -195,7 +200,7 @@ class Witnesses:
             folder = Path(self._folder) / str(cpu)
             folder.mkdir()
             course = ground.course(Contestant("witness", _WITNESS, ""), 1, str(folder), [])
-            course = replace(course, rate_hz=WITNESS_HZ, schedule=schedule)
+            course = replace(course, rate_hz=witness_hz(ground.cell.rate_hz), schedule=schedule)
             process = start(_WITNESS, course, folder / "log", "witness")
             self._running.append((cpu, course, process))
 

@@ -229,7 +229,7 @@ def _witness(outcome: Outcome, stalls: Integers) -> dict[str, Any]:
     """What the timers saw of the host, by CPU."""
     return {
         "where": outcome.ground.cell.witness,
-        "rate_hz": blocks.WITNESS_HZ,
+        "rate_hz": blocks.witness_hz(outcome.ground.cell.rate_hz),
         "cpus": {
             str(cpu): {
                 "wake_ups": seen.facts.get("wake_ups", 0),
