@@ -84,6 +84,11 @@ def train(
         data=str(data or ""),
     )
     directory = _directory(name, env, seeds or str(seed), out, resume)
+    if resume is None and any((directory / kept).exists() for kept in _KEPT):
+        raise InputError(
+            f"{directory} holds a training already; go on with it by --resume {directory}, or "
+            "choose another --out"
+        )
     try:
         summaries = trainer.train(
             wanted,
@@ -107,6 +112,9 @@ def train(
                           f"{summary['violations']} violations")  # fmt: skip
     if any(summary.get("interrupted") for summary in summaries):
         raise typer.Exit(130)
+
+
+_KEPT = ("checkpoint.pt", "summary.json")  # of a training, which another must not overwrite
 
 
 def _directory(name: str, env: str, seed: str, out: Path | None, resume: Path | None) -> Path:

@@ -134,7 +134,12 @@ def rollback(ask: Ask, plant: str, nodes: Sequence[str], node: str = "") -> dict
     sets = {name: s for name, s in slots.items() if s.get("before_epoch") is not None}
     changes = [Change(*_split(name)) for name in sets]
     if sets:
-        newest = max(sets.values(), key=lambda s: int(s["epoch"] or 0))
+        newest = max(sets.values(), key=lambda s: _set_of(s) or 0)
+        if apart := [n for n, s in slots.items() if n not in sets and _was_in(s, _set_of(newest))]:
+            raise RequestRefused(
+                f"{', '.join(apart)} has been changed since the set was: what flew before it no "
+                "longer belongs together; swap in the models that are to fly"
+            )
         ask(plant, "epoch", {"epoch": newest["before_epoch"]})
         return _until(ask, changes, "rolled_back", _SETTLE_S)
     single = [name for name, status in slots.items() if status.get("before")]
@@ -146,6 +151,18 @@ def rollback(ask: Ask, plant: str, nodes: Sequence[str], node: str = "") -> dict
             else "there is no model to go back to: every node flies the one it began with"
         )
     return rollback(ask, plant, nodes, single[0])
+
+
+def _set_of(status: Mapping[str, Any]) -> int | None:
+    """The set whose model a slot flies; None: of none."""
+    flown = [entry for entry in status["history"] if entry["what"] == "promoted"]
+    return flown[-1]["epoch"] if flown else None
+
+
+def _was_in(status: Mapping[str, Any], epoch: int | None) -> bool:
+    """Whether a slot has changed over with a set, and has not gone back since."""
+    whats = [entry["what"] for entry in status["history"] if entry["epoch"] == epoch]
+    return epoch is not None and whats[-1:] == ["promoted"]
 
 
 def cancel(ask: Ask, nodes: Sequence[str]) -> dict[str, Any]:
@@ -211,7 +228,7 @@ def _until(
             status = ask(change.node, "swap_status", change.at)
             if status["state"] == state:
                 reached[change.name] = status
-            elif status["state"] == "refused":
+            elif status["state"] == "refused" and state != "rolled_back":
                 raise RequestRefused(f"{change.name}: {status['reason']}")
         if len(reached) == len(changes):
             return {change.name: reached[change.name] for change in changes}

@@ -42,11 +42,9 @@ class Unarmed:
             self._absent[topic] += getattr(step, topic) is None
         if self._steps != self._last:
             return {}
-        shares = [f"{topic} in {n / self._steps:.0%}" for topic, n in self._absent.items() if n]
-        return {
-            "absent": " and ".join(shares) + " of the steps",
-            "mend": "a node that needs longer than a step wants a `rate` of its own",
-        }
+        shares = {topic: round(100 * n / self._steps) for topic, n in self._absent.items()}
+        absent = " and ".join(f"{topic} in {n} %" for topic, n in shares.items() if n)
+        return {"absent": f"{absent} of the steps; a node slower than the graph needs a `rate`"}
 
 
 class Decisions:

@@ -79,6 +79,7 @@ class Record:
                 "seq": seq,
                 "at_ns": now_ns,
                 "reason": self.state["reason"],
+                "epoch": self.state.get("epoch"),
             }
         )
         del self.history[:-_KEPT]

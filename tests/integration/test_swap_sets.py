@@ -172,6 +172,9 @@ def test_a_set_goes_back_as_one_by_hand(fly: Fly, tmp_path: Path) -> None:
     assert refused.returncode == 1 and "go back with all of it" in refused.stderr
     shown = command_line("--status")
     assert "promoted at observation" in shown.stdout and "sha256" in shown.stdout
+    half = spoilt(ZOO / "critic.onnx", tmp_path / "half.onnx")
+    worse = command_line("task_policy", trained, "safety_critic", str(half))
+    assert worse.returncode == 1  # what was refused since is no reason not to go back
     back = command_line("--rollback", "--json")
     assert back.returncode == 0, back.stdout + back.stderr
     statuses = json.loads(back.stdout)
@@ -180,6 +183,17 @@ def test_a_set_goes_back_as_one_by_hand(fly: Fly, tmp_path: Path) -> None:
     assert len({s["rolled_back_at"] for s in statuses.values()}) == 1
     again = command_line("--rollback")
     assert again.returncode == 1 and "no model to go back to" in again.stderr
+
+
+def test_half_a_set_does_not_go_back(fly: Fly, tmp_path: Path) -> None:
+    flight = fly("maze", "rate=50", "policy=novice", *LIGHT, "--duration", "600")
+    critic = relabelled(ZOO / "critic.onnx", tmp_path / "c.onnx", "criticB")
+    swapping.swap_set(flight.ask, PLANT, pair(ZOO / "trained.onnx", critic)[:2])
+    assert command_line("task_policy", str(ZOO / "novice.onnx")).returncode == 0
+    before = flight.status("safety_critic")["node"]["model"]
+    back = command_line("--rollback")
+    assert back.returncode == 1 and "task_policy has been changed since the set was" in back.stderr
+    assert flight.status("safety_critic")["node"]["model"] == before
 
 
 GUARDED = [

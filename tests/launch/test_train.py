@@ -48,6 +48,9 @@ def test_a_training_from_the_command_line(tmp_path: Path) -> None:
     assert summary["steps"] == 25
     assert summary["settings"]["hidden"] == 8
     assert (tmp_path / "models" / "trained.onnx").exists()
+    again = small("sac", tmp_path)
+    assert again.exit_code == 2 and "holds a training already" in again.output
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
 
 
 def test_several_seeds_and_what_is_said_of_them(tmp_path: Path) -> None:
