@@ -18,6 +18,7 @@ from safetypilot.nodes.kernel.transport import Endpoints, Tap
 from safetypilot.nodes.kernel.wire import Codec
 
 ZOO = Path(__file__).parents[2] / "models" / "zoo" / "maze"
+PATIENCE_S = 60.0  # a learner loads torch first, on a machine that may be busy
 SAFETYPILOT = [sys.executable, "-P", "-m", "safetypilot.launch.cli"]
 NODES = ("simulator", "task_policy", "safety_critic", "recovery_planner", "arbiter")
 
@@ -71,10 +72,10 @@ class Flight:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.run = eventually(self._find, 20, f"a run in {self.out}")
+        self.run = eventually(self._find, PATIENCE_S, f"a run in {self.out}")
         self.ask = attach.asker(self.run.path)
-        eventually(lambda: len(self.pids()) >= len(NODES), 20, "all nodes")
-        eventually(self._armed, 20, "an armed arbiter")
+        eventually(lambda: len(self.pids()) >= len(NODES), PATIENCE_S, "all nodes")
+        eventually(self._armed, PATIENCE_S, "an armed arbiter")
         return self
 
     def close(self) -> None:
