@@ -7,7 +7,7 @@ first observation that carries it. Should one node refuse, or not follow, nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
@@ -102,13 +102,10 @@ def hand_over(
     """
     if not plant:
         raise RequestRefused("a graph without a plant has nothing that could put a set in force")
-    changes = []
-    for node in nodes:
-        try:
-            kinds = ask(node, "swaps", {})
-        except KernelError:
-            continue  # it holds no models
-        changes += [Change(node, files[kind], kind) for kind in kinds if kind in files]
+    held = _held(ask, nodes)
+    changes = [Change(n, files[kind], kind) for n, its in held for kind in its if kind in files]
+    if not changes:
+        raise RequestRefused(f"no node takes a learner's {' or '.join(files)}")
     return swap_set(ask, plant, changes)
 
 
@@ -180,14 +177,19 @@ def cancel(ask: Ask, nodes: Sequence[str]) -> dict[str, Any]:
 def statuses(ask: Ask, nodes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Every model slot of the graph, with its history: "node", or "node:kind" -> status."""
     found = {}
-    for node in nodes:
-        try:
-            slots = ask(node, "swaps", {})
-        except KernelError:
-            continue  # it holds no models, or does not answer
+    for node, slots in _held(ask, nodes):
         for kind, status in slots.items():
             found[node if len(slots) == 1 else f"{node}:{kind}"] = status
     return found
+
+
+def _held(ask: Ask, nodes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nodes that hold models, each with its slots: kind -> status."""
+    for node in nodes:
+        try:
+            yield node, ask(node, "swaps", {})
+        except KernelError:
+            continue  # it holds no models, or does not answer
 
 
 def follow_trip(ask: Ask, plant: str | None, event: Mapping[str, Any]) -> None:

@@ -90,16 +90,6 @@ class BoardWriter(_Board):
             if memory[flag]:
                 os.eventfd_write(bell, 1)
 
-    def rehearse(self, frame: bytes) -> None:
-        """Writes as `write` does, but for nobody: no reader looks at a slot that is not counted."""
-        size, memory, count = len(frame), self._memory, self._count[0] + 1
-        if size > self.limit:
-            return
-        at = _HEAD + count % SLOTS * self._step
-        _SLOT.pack_into(memory, at, count, size, crc32(frame))
-        at += _SLOT.size
-        memory[at : at + size] = frame
-
 
 class BoardReader(_Board):
     """Takes the newest frame from a board; what was there before it came is not for it.
@@ -130,10 +120,3 @@ class BoardReader(_Board):
                 return frame
             count = self._count[0]  # it was overtaken, or the last bytes are on their way
         return None
-
-    def again(self) -> bytes | None:
-        """What was taken last, once more, while it is there."""
-        fresh, self._seen = self._seen, self._seen - 1
-        frame = self.receive()
-        self._seen = fresh
-        return frame

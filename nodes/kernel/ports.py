@@ -71,9 +71,6 @@ class Writer(Protocol):
         """Whether a frame would reach anybody."""
 
     def send(self, frame: bytes) -> None: ...
-    def rehearse(self, frame: bytes) -> None:
-        """Does what sending does, as far as nobody can tell."""
-
     def flush(self) -> None: ...
     def summary(self) -> dict[str, int]: ...
     def close(self) -> None: ...
@@ -93,9 +90,6 @@ class LatestWriter:
 
     def send(self, frame: bytes) -> None:
         self._send(frame, NOBLOCK)
-
-    def rehearse(self, frame: bytes) -> None:
-        """A socket cannot be written for nobody."""
 
     def flush(self) -> None:
         """Nothing ever waits."""
@@ -126,7 +120,6 @@ class BoardOutlet:
         self._lock = endpoints.claim(topic)
         self._board = board
         self._write = board.write
-        self.rehearse = board.rehearse
         self.tap: TapOutlet | None = TapOutlet(context, endpoints.topic(topic), STREAM_PIPE)
         self._tap = self.tap
         self._later = later
@@ -164,9 +157,6 @@ class Reader(Protocol):
     fresh: bool
 
     def receive(self) -> bytes | None: ...
-    def again(self) -> bytes | None:
-        """What was received last, to rehearse with; None or empty: nothing."""
-
     def close(self) -> None: ...
 
 
@@ -182,18 +172,13 @@ class _SocketReader:
 
     def __init__(self, socket: zmq.Socket[Any]) -> None:
         self.socket = self._own = socket
-        self._last: bytes | None = None
 
     def receive(self) -> bytes | None:
         """The next frame if one is here, or None; never waits."""
         if has_frame(self._own):
-            self._last = self._own.recv(NOBLOCK)
-            return self._last
+            return self._own.recv(NOBLOCK)
         self.fresh = False
         return None
-
-    def again(self) -> bytes | None:
-        return self._last
 
     def close(self) -> None:
         self._own.close()
@@ -217,7 +202,6 @@ class BoardInlet:
 
     def __init__(self, board: BoardReader) -> None:
         self.receive = board.receive
-        self.again = board.again
         self.close = board.close
 
 
@@ -257,9 +241,6 @@ class StreamWriter:
                 self.dropped[reader] += 1
             backlog.append(frame)
         self.flush()
-
-    def rehearse(self, frame: bytes) -> None:
-        """A socket cannot be written for nobody."""
 
     def flush(self) -> None:
         """Pushes what waits, as far as the readers take it."""

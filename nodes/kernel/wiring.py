@@ -57,21 +57,24 @@ class Handover:
 
 
 class Decoded:
-    """An input that comes as frames."""
+    """An input that comes as frames; the last one is kept to rehearse with."""
 
-    def __init__(self, reader: Reader, decode: Callable[[bytes], Any]) -> None:
-        self._receive, self._again = reader.receive, reader.again
+    def __init__(self, receive: Callable[[], bytes | None], decode: Callable[[bytes], Any]) -> None:
+        self._receive = receive
         self._decode = decode
+        self._last: bytes | None = None
 
     def take(self) -> Any:
         frame = self._receive()
-        return None if frame is None else self._decode(frame)
+        if frame is None:
+            return None
+        self._last = frame
+        return self._decode(frame)
 
     def rehearse(self) -> None:
-        frame = self._again()
-        if frame:
+        if self._last is not None:
             with suppress(WireError):
-                self._decode(frame)
+                self._decode(self._last)
 
 
 class Inlet(NamedTuple):
@@ -104,7 +107,7 @@ class Outlet:
 
     def rehearse(self) -> None:
         if self.last is not None:
-            self.writer.rehearse(self.codec.encode(self.last))
+            self.codec.encode(self.last)
 
     def send(self, message: Any) -> None:
         if self.handovers:
@@ -191,5 +194,5 @@ def inlet(
         reader = BoardInlet(BoardReader(spec.boards[topic], spec.places[topic], wakes))
     else:
         reader = LatestReader(yard.zmq, yard.endpoints.topic(topic))
-    decoded = Decoded(reader, codecs[info.message].decode)
+    decoded = Decoded(reader.receive, codecs[info.message].decode)
     return Inlet(name, decoded.take, decoded.rehearse, health, batch, wakes, reader)

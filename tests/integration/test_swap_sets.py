@@ -139,6 +139,14 @@ def test_what_a_learner_trained_together_changes_over_together(fly: Fly) -> None
     land(flight)
 
 
+def test_a_learner_whom_nobody_follows_is_told_so() -> None:
+    def ask(node: str, request: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        raise RequestRefused(f"{node} holds no models")
+
+    with pytest.raises(RequestRefused, match="no node takes a learner's safety_critic"):
+        swapping.hand_over(ask, PLANT, ["arbiter"], {"safety_critic": "c.onnx"})
+
+
 def test_one_bad_file_refuses_the_whole_set(fly: Fly, tmp_path: Path) -> None:
     flight = fly("maze", "rate=50", "policy=novice", *LIGHT, "--duration", "600")
     before = swapping.statuses(flight.ask, list(SLOTS))
