@@ -95,6 +95,7 @@ class Description:
         watchdog_s: after so long the device does; None: it has no watchdog of its own.
         failsafes: what it can do without commands, the gentlest first.
         calibration: which fields a calibration file has to have; empty: it needs none.
+        time_factor: seconds of the device per second of the host; a simulated one may be faster.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Description:
     watchdog_s: float | None = None
     sensors: dict[str, str] = field(default_factory=dict)
     calibration: tuple[str, ...] = ()
+    time_factor: float = 1.0
 
     def __post_init__(self) -> None:
         names = [joint.name for joint in self.joints]
@@ -118,10 +120,10 @@ class Description:
             raise ValueError(
                 f"{self.name}: rate_hz is {self.rate_hz}; above 0, at most {self.max_rate_hz}"
             )
-        for name in ("command_timeout_s", "watchdog_s"):
+        for name in ("command_timeout_s", "watchdog_s", "time_factor"):
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
-                raise ValueError(f"{self.name}: {name} is {value}; it is a time above 0")
+                raise ValueError(f"{self.name}: {name} is {value}; it is above 0 and finite")
 
     def index(self, name: str) -> int:
         """Where a joint is in every array.
@@ -171,17 +173,27 @@ class Measurement(NamedTuple):
 class Driver(Protocol):
     """The calls of a driver; DESIGN 8 says what each must and must not do.
 
+    All calls but `estop` come from one thread. Every failure is a DriverError.
+
     Attributes:
         description: can be read before `connect`.
+        counters: what went wrong on the way to the device and back, by kind; zeroed by `configure`.
     """
 
     description: Description
+    counters: dict[str, int]
 
     def connect(self) -> dict[str, str]:
         """Opens the way and identifies the device: serial, model, firmware. Moves nothing."""
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
         """Writes what stays, clears counters; returns what is in effect. Enables no torque."""
+
+    def check_watchdog(self) -> str:
+        """Provokes the device's own watchdog, configured and without torque; what was seen.
+
+        Empty where the device has none or cannot stand it. Raises DriverError if it did not act.
+        """
 
     def activate(self, mode: Mode) -> Measurement:
         """Arms the device's watchdog and holds where it is, without a step."""
@@ -196,10 +208,20 @@ class Driver(Protocol):
         """Down to damping or holding, over time, and verified; drops nothing unless told to."""
 
     def estop(self, reason: str) -> None:
-        """The strongest failsafe at once: from any state, thread or signal, as often as called."""
+        """The strongest failsafe at once: from any state, thread or signal, as often as called.
+
+        It waits for nothing that another call may hold, and until `reset` no `write` gets through.
+        """
 
     def reset(self) -> None:
         """Clears the device's fault, if it is healthy; raises DriverError if not."""
 
     def close(self) -> None:
         """Ends everything, also half-way; raises nothing."""
+
+
+class Placeable(Protocol):
+    """A simulated device, which can be put somewhere without moving there."""
+
+    def place(self, position: Vector) -> None:
+        """At rest at that position, whatever the state; raises DriverError."""

@@ -69,6 +69,7 @@ class Task:
         sequences: The same for sequences of frames, where the observation is an image.
         demonstrations: The same for demonstrations of the task.
         expert: `module:function` from an observation to an action, or `module:class` of such.
+        body: `module:class` of what it needs of a robot (envs/body.py); empty: it has no robot.
     """
 
     entry_point: str
@@ -79,6 +80,7 @@ class Task:
     sequences: str = ""
     demonstrations: str = ""
     expert: str = ""
+    body: str = ""
 
 
 def _plane(names: list[str], units: list[str], limit: float, image: str = "") -> Description:

@@ -1,0 +1,1 @@
+"""What every driver has to pass."""

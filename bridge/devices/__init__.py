@@ -1,0 +1,1 @@
+"""Simulated devices: processes of their own, as strict as the real ones."""

@@ -1,0 +1,1 @@
+"""Drivers: one file for each kind of robot."""

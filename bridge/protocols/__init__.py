@@ -1,0 +1,1 @@
+"""What devices say on the wire: bytes in, bytes out, no transport."""
