@@ -153,5 +153,7 @@ def _plain(value: Any, kind: Spec | Stamps | type[Any], dims: dict[str, int]) ->
     array = np.array(value, kind.dtype)
     if len(kind.shape) == 1:
         return array
-    width = dims.get(kind.shape[-1], 0)
-    return array.reshape((-1, width) if width and array.size else (0, width))
+    rows, width = kind.sizes(dims)
+    if rows is not None:
+        return array.reshape(rows, -1)
+    return array.reshape((-1, width) if width and array.size else (0, width or 0))

@@ -16,11 +16,15 @@ import numpy as np
 
 
 class Spec(NamedTuple):
-    """What an array field must be: little-endian dtype, symbolic shape, and finite or not."""
+    """What an array field must be: little-endian dtype, shape (symbols or numbers), finite or not."""
 
     dtype: str
     shape: tuple[str, ...]
     finite: bool = True
+
+    def sizes(self, dims: dict[str, int]) -> tuple[int | None, ...]:
+        """The shape in numbers; None where any size will do."""
+        return tuple(int(s) if s.isdecimal() else dims.get(s) for s in self.shape)
 
 
 class Stamps(NamedTuple):
@@ -168,6 +172,26 @@ class EpisodeReport(NamedTuple):
     dropped: int  # commands refused by the plant, for whatever reason
 
 
+class Actuation(NamedTuple):
+    """What the bridge measured at observation `seq` and then told the robot; joints as the driver.
+
+    J joints, S numbers of all sensors, one after the other. SI units.
+    """
+
+    seq: Count
+    stamp_ns: Count
+    sent_ns: Count
+    state: str  # of the driver's life cycle
+    cut: int  # a sum of bridge.limits.Cut: why what was sent is not what was asked for
+    device_seq: int
+    device_ns: int  # the device's own time; -1: it has none
+    measured: Annotated[Array, Spec("<f4", ("3", "J"))]  # (3, J) position, velocity, effort
+    sent: Annotated[
+        Array, Spec("<f4", ("5", "J"), finite=False)
+    ]  # (5, J) position, velocity, effort, kp, kd; NaN where the mode has none, or nothing was sent
+    sensors: Annotated[Array, Spec("<f4", ("S",), finite=False)]  # (S,)
+
+
 class ModelAnnouncement(NamedTuple):
     """The learner has written a model that may be staged."""
 
@@ -190,6 +214,7 @@ Message = (
     | Transition
     | EpisodeReport
     | ModelAnnouncement
+    | Actuation
 )
 # message -> (schema id, version) on the wire; ids are never reused.
 SCHEMAS: dict[type[Any], tuple[int, int]] = {
@@ -202,4 +227,5 @@ SCHEMAS: dict[type[Any], tuple[int, int]] = {
     Transition: (7, 2),
     EpisodeReport: (8, 1),
     ModelAnnouncement: (9, 1),
+    Actuation: (10, 1),
 }

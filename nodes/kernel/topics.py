@@ -27,5 +27,6 @@ TOPICS: dict[str, Topic] = {
     "decision": Topic(messages.Decision, "arbiter", "stream", 2.0),
     "transition": Topic(messages.Transition, "simulator", "stream", 2.0),
     "episode": Topic(messages.EpisodeReport, "simulator", "stream", float("inf")),
+    "actuation": Topic(messages.Actuation, "bridge", "stream", 2.0),
     "model": Topic(messages.ModelAnnouncement, "learner", "stream", float("inf")),
 }

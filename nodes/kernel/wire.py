@@ -73,7 +73,7 @@ def _check_float(value: Any) -> float:
 
 def _array_check(spec: Spec, dims: dict[str, int]) -> Check:
     dtype = np.dtype(spec.dtype)
-    expected = tuple(dims.get(symbol) for symbol in spec.shape)
+    expected = spec.sizes(dims)
     fixed = all(size is not None for size in expected)
     rank, itemsize, finite = len(expected), dtype.itemsize, spec.finite and dtype.kind == "f"
     fixed_bytes = prod(size or 0 for size in expected) * itemsize
@@ -158,7 +158,7 @@ def _field(hint: Any, dims: dict[str, int]) -> quick.Field:
         stamps = [item.number for item in get_args(hint) if isinstance(item, Stamps)]
         return quick.Field(kind, check, size=8 * sum(stamps))
     dtype = np.dtype(spec.dtype)
-    sizes = tuple(dims.get(symbol, -1) for symbol in spec.shape)
+    sizes = tuple(-1 if size is None else size for size in spec.sizes(dims))
     known = None if -1 in sizes else sizes
     finite = spec.finite and dtype.kind == "f"
     return quick.Field("array", check, prod(sizes) * dtype.itemsize, known, spec.dtype, finite)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from safetypilot.nodes.kernel import messages
 
 DIMS = {"O": 3, "A": 2}
-SIZES = {**DIMS, "H": 4, "T": 5}
+SIZES = {**DIMS, "H": 4, "T": 5, "J": 3, "S": 6}
 INTS = st.integers(-(2**62), 2**62)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def _array(spec: messages.Spec) -> st.SearchStrategy[Any]:
-    shape = tuple(SIZES[symbol] for symbol in spec.shape)
+    shape = tuple(size or 0 for size in spec.sizes(SIZES))
     count = math.prod(shape)
     numbers: st.SearchStrategy[Any] = st.integers(0, 255)
     if spec.dtype != "|u1":

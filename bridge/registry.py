@@ -1,0 +1,84 @@
+"""Drivers by name, made from plain options; looking one up loads no vendor's library."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetypilot.bridge.contract import Description, Driver, DriverError
+
+_HERE = "safetypilot.bridge.drivers"
+DRIVERS = {
+    "mujoco": f"{_HERE}.mujoco:MujocoDriver",
+    "unitree": f"{_HERE}.unitree:UnitreeDriver",
+    "dynamixel": f"{_HERE}.dynamixel:DynamixelDriver",
+    "ros2": f"{_HERE}.ros2:Ros2Driver",
+    "lerobot": f"{_HERE}.lerobot:LerobotDriver",
+    "recording": f"{_HERE}.recording:RecordingDriver",
+}
+
+
+def create(name: str, options: Mapping[str, Any] | None = None) -> Driver:
+    """A driver, not connected yet.
+
+    Args:
+        name: one of `DRIVERS`, `module:Class`, or `file.py:Class` of your own.
+        options: fields of the driver's `Options`; the rest keep their defaults.
+
+    Raises:
+        DriverError: there is no such driver or option, or an option's value will not do.
+    """
+    kind = _find(name)
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in (options or {}).items()}
+    known = [field.name for field in dataclasses.fields(kind.Options)]
+    for key in given:
+        if key not in known:
+            raise DriverError(f"driver {name!r} has no option {key!r}; {_near(key, known)}")
+    try:
+        driver: Driver = kind(kind.Options(**given))
+    except (TypeError, ValueError) as error:
+        raise DriverError(f"driver {name!r}: {error}") from None
+    return driver
+
+
+def describe(name: str, options: Mapping[str, Any] | None = None) -> Description:
+    """What a driver with these options declares, while nothing is connected.
+
+    Raises:
+        DriverError: as `create`.
+    """
+    return create(name, options).description
+
+
+def _find(name: str) -> Any:
+    target = DRIVERS.get(name, name)
+    path, colon, attribute = target.rpartition(":")
+    if not colon:
+        raise DriverError(f"there is no driver {name!r}; {_near(name, list(DRIVERS))}")
+    try:
+        module = _load_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise DriverError(f"driver {name!r}: {type(error).__name__}: {error}") from None
+    kind = getattr(module, attribute, None)
+    if not dataclasses.is_dataclass(getattr(kind, "Options", None)):
+        raise DriverError(f"driver {name!r}: {path} has no class {attribute} with Options")
+    return kind
+
+
+def _load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(known)}"
