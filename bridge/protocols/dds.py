@@ -15,50 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-import re
-import socket
-import stat
 from dataclasses import dataclass
 from time import monotonic_ns, sleep
 from typing import Any, NamedTuple
 
 from safetypilot.bridge.contract import DriverError
+from safetypilot.bridge.protocols import dds_network
 
 HEADER = b"\x00\x01\x00\x00"  # CDR version 1, little-endian
-LOOPBACK = "lo"
 _ANY = 0x7F  # of all sample, view and instance states
 _POLL_S = 0.0002  # a sleep, unlike Cyclone's own waiting, lets signal handlers run
-_PORTS = 250  # UDP ports of a domain, from 7400 + 250 * domain on
-_HIGHEST_DOMAIN = 230
-
-# One participant on a host misses the first call of another now and then: call every second. Who
-# was killed is forgotten after three. `lo` often lacks the MULTICAST flag, so peers are named.
-_ON_LOOPBACK = """
-<CycloneDDS><Domain Id="any">
-  <General>
-    <Interfaces><NetworkInterface address="127.0.0.1" multicast="false"/></Interfaces>
-    <AllowMulticast>false</AllowMulticast>
-  </General>
-  <Discovery>
-    <ParticipantIndex>auto</ParticipantIndex>
-    <MaxAutoParticipantIndex>24</MaxAutoParticipantIndex>
-    <Peers><Peer address="127.0.0.1"/></Peers>
-    <SPDPInterval>1s</SPDPInterval>
-    <LeaseDuration>3s</LeaseDuration>
-  </Discovery>
-  <Tracing><Verbosity>severe</Verbosity><OutputFile>stderr</OutputFile></Tracing>
-</Domain></CycloneDDS>
-"""
-_ON_INTERFACE = """
-<CycloneDDS><Domain Id="any">
-  <General>
-    <Interfaces><NetworkInterface name="{}" multicast="default"/></Interfaces>
-  </General>
-  <Discovery><ParticipantIndex>auto</ParticipantIndex></Discovery>
-  <Tracing><Verbosity>severe</Verbosity><OutputFile>stderr</OutputFile></Tracing>
-</Domain></CycloneDDS>
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +78,7 @@ def digests(struct: Struct) -> tuple[str, str]:
 class Bus:
     """A domain, as seen from one interface; a process opens a domain once at a time."""
 
-    def __init__(self, domain: int, interface: str = LOOPBACK) -> None:
+    def __init__(self, domain: int, interface: str = dds_network.LOOPBACK) -> None:
         """Open it.
 
         Args:
@@ -124,21 +90,17 @@ class Bus:
             DriverError: cyclonedds is not installed, there is no such interface, or the domain is
                 already open in this process.
         """
-        if not 0 <= domain <= _HIGHEST_DOMAIN:
-            raise DriverError(f"domain is {domain}; it goes from 0 to {_HIGHEST_DOMAIN}")
-        if not re.fullmatch(r"[\w.-]{1,15}", interface) or interface not in _interfaces():
-            names = ", ".join(_interfaces())
-            raise DriverError(f"there is no network interface {interface!r}; there are {names}")
+        dds_network.check(domain, interface)
         self._module = _import("cyclonedds")
         self._domain_id, self._interface = domain, interface
         self._idl_types: dict[str, Any] = {}
         self._topics: dict[str, Any] = {}
         self._entities: list[Any] = []
         domains = _import("cyclonedds.domain")
-        config = _ON_LOOPBACK if interface == LOOPBACK else _ON_INTERFACE.format(interface)
+        config = dds_network.configuration(interface)
         self._entities.append(self._make(domains.Domain, domain, config))
         try:
-            _confine(domain, interface)
+            dds_network.confine(domain, interface)
             self._participant = self._make(domains.DomainParticipant, domain)
         except DriverError:
             self.close()
@@ -199,8 +161,8 @@ class Bus:
             return kind(*arguments)
         except self._module.core.DDSException as error:
             raise DriverError(
-                f"DDS domain {self._domain_id} on {self._interface}: {error.msg} (code {error.code}); "
-                "a process can open a domain only once at a time, and 25 of them fit on a host"
+                f"DDS domain {self._domain_id} on {self._interface} cannot be opened (code "
+                f"{error.code}); a process can do so once at a time, and 25 of them fit on a host"
             ) from error
 
 
@@ -320,47 +282,3 @@ def _kind(kind: Kind, idl: Any, made: dict[str, Any]) -> Any:
         return types.sequence[_kind(kind.kind, idl, made)]
     plain = {"octet": types.byte, "string": str, "bool": bool}
     return plain[kind] if kind in plain else getattr(types, kind)
-
-
-def _interfaces() -> list[str]:
-    return [name for _, name in socket.if_nameindex()]
-
-
-def _confine(domain: int, interface: str) -> None:
-    """Lets nothing in but from one interface: Cyclone itself listens on all of them.
-
-    Raises:
-        DriverError: this system cannot do that.
-    """
-    first = 7400 + _PORTS * domain
-    for descriptor in _sockets():
-        with socket.socket(fileno=os.dup(descriptor)) as opened:
-            if opened.family != socket.AF_INET or opened.type != socket.SOCK_DGRAM:
-                continue
-            address, port = opened.getsockname()
-            if address == "0.0.0.0" and first <= port < first + _PORTS:
-                _bind(opened, interface)
-
-
-def _sockets() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc/self/fd") if _is_socket(int(name))]
-    except OSError as error:
-        raise DriverError(f"DDS cannot be confined to one interface here: {error}") from error
-
-
-def _is_socket(descriptor: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-    except OSError:
-        return False  # closed in the meantime
-
-
-def _bind(opened: socket.socket, interface: str) -> None:
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-    except (OSError, AttributeError) as error:
-        raise DriverError(
-            f"DDS would listen on every network interface, and this system cannot confine it to "
-            f"{interface}: {error}"
-        ) from error
