@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Rectangle: TypeAlias = tuple[float, float, float, float]  # x0, x1, y0, y1
+Disc: TypeAlias = tuple[float, float, float]  # x, y, radius
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Geometry:
         goal: Centre of the goal disc.
         goal_radius: Distance of the agent's centre from `goal` below which it has succeeded.
         agent_radius: 0 for a point.
+        discs: Obstacles that are round.
+        goals: Where goals are drawn, if there is not one of them; `goal` is an example.
     """
 
     bounds: Rectangle
@@ -29,6 +32,8 @@ class Geometry:
     goal: tuple[float, float]
     goal_radius: float
     agent_radius: float
+    discs: tuple[Disc, ...] = ()
+    goals: tuple[Rectangle, ...] = ()
 
 
 MAZE = Geometry(
@@ -101,4 +106,17 @@ IMAGE_REACH = Geometry(
     goal=REACH.goal,
     goal_radius=REACH.goal_radius,
     agent_radius=0.0,
+)
+
+# An arm's tool beside a round keep-out zone, in m. Targets lie on either side of the x axis.
+ARM_TARGETS: Rectangle = (0.15, 0.21, 0.09, 0.15)
+ARM = Geometry(
+    bounds=(-0.12, 0.3, -0.24, 0.24),
+    walls=(),
+    start=ARM_TARGETS,
+    goal=(0.18, 0.12),
+    goal_radius=0.015,
+    agent_radius=0.004,
+    discs=((0.19, 0.0, 0.035),),
+    goals=(ARM_TARGETS, (*ARM_TARGETS[:2], -ARM_TARGETS[3], -ARM_TARGETS[2])),
 )

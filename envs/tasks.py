@@ -19,6 +19,7 @@ IDS = {
     "extraction-dynamic": "safetypilot/ExtractionDynamic-v0",
     "reach": "safetypilot/Reach-v0",
     "image-reach": "safetypilot/ImageReach-v0",
+    "arm": "safetypilot/Arm-v0",
     "ant-no-bonus": "safetypilot/AntNoBonus-v0",
     "cheetah-no-flip": "safetypilot/CheetahNoFlip-v0",
     "hopper-no-bonus": "safetypilot/HopperNoBonus-v0",
@@ -159,6 +160,26 @@ _ARMS = {
         offline="safetypilot.envs.reach_data:image_reach_data",
         sequences="safetypilot.envs.reach_data:image_reach_sequences",
         expert="safetypilot.envs.reach_data:image_reach_expert",
+    ),
+    IDS["arm"]: Task(
+        entry_point="safetypilot.envs.arm:Arm",
+        episode_steps=100,
+        kwargs={},
+        description=Description(
+            observation_names=[
+                *("tip_x", "tip_y", "shoulder", "elbow", "shoulder_speed", "elbow_speed"),
+                *("target_x", "target_y"),
+            ],
+            observation_units=["m", "m", "rad", "rad", "rad/s", "rad/s", "m", "m"],
+            action_names=["step_shoulder", "step_elbow"],
+            action_units=["rad"] * 2,
+            action_low=[-0.08] * 2,
+            action_high=[0.08] * 2,
+            failsafe=[0.0] * 2,
+        ),
+        offline="safetypilot.envs.arm_data:arm_data",
+        expert="safetypilot.envs.arm_data:ArmExpert",
+        body="safetypilot.envs.arm_body:ArmBody",
     ),
 }
 

@@ -117,6 +117,20 @@ _WALKER: dict[str, Any] = {
     "checkpoint_every": 100,
 }
 
+# Arm: servos stop within a step, so the risk looks few steps ahead.
+_ARM: dict[str, Any] = {
+    "eps": 0.1,
+    "gamma_safe": 0.6,
+    "horizon": 5,
+    "automatic_alpha": True,
+    "alpha": 0.05,
+    "task_demos": 0.5,
+    "offline_size": 20_000,
+    "offline_updates": 12_000,
+    "task_offline_updates": 5_000,
+    "episodes": 300,
+}
+
 # Gymnasium's cart-pole, for those who choose. A reward of 1 a step makes values of 100 whose
 # differences are small, hence the scale; targets at the usual 0.005 follow too slowly for the few
 # thousand steps that it takes (returns of 150 to 200 after 15,000; 500 with 0.02). A target entropy
@@ -141,6 +155,7 @@ _TASKS: dict[str, dict[str, Any]] = {
     "extraction-dynamic": {**_EXTRACTION, "eps": 0.25},
     "reach": {"eps": 0.05, "gamma_safe": 0.55, "offline_size": 6_000, "episodes": 100},
     "image-reach": {**_IMAGE_MAZE, "eps": 0.05, "gamma_safe": 0.55, "offline_size": 6_000},
+    "arm": _ARM,
     "ant-no-bonus": {**_WALKER, "gamma_safe": 0.6, "eps": 0.2},
     "cheetah-no-flip": {**_WALKER, "gamma_safe": 0.5, "eps": 0.2},
     "hopper-no-bonus": {**_WALKER, "gamma_safe": 0.6, "eps": 0.3},
@@ -233,6 +248,7 @@ _MULTIPLIERS: dict[str, tuple[float, float, float]] = {
     "humanoid-no-bonus": (1.0, 10.0, 10.0),
     "reach": (1000.0, 1000.0, 1000.0),
     "image-reach": (1000.0, 1000.0, 1000.0),
+    "arm": (2.0, 2.0, 2.0),
 }
 
 # Where half of each batch is a demonstration, the published multipliers of the maze leave every

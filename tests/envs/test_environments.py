@@ -72,7 +72,9 @@ def test_the_time_limit_is_the_published_one(name):
     env.close()
 
 
-@pytest.mark.parametrize("name", ["maze", "image-maze", "navigation1", "reach", "image-reach"])
+@pytest.mark.parametrize(
+    "name", ["maze", "image-maze", "navigation1", "reach", "image-reach", "arm"]
+)
 def test_plan_views_need_no_opengl(name):
     env = registry.make(name, render_mode="rgb_array")
     env.reset(seed=0)
