@@ -125,7 +125,13 @@ def _walls(axis: Any, world: Any) -> None:
         axis.add_patch(
             Rectangle((left, low), right - left, high - low, color=_WALL, zorder=2, lw=0)
         )
-    axis.add_patch(Circle(world.goal, world.goal_radius, color=_GOAL, alpha=0.35, lw=0, zorder=1))
+    for x, y, radius in world.discs:
+        axis.add_patch(Circle((x, y), radius, color=_WALL, alpha=0.8, lw=0, zorder=2))
+    style = {"color": _GOAL, "alpha": 0.35, "lw": 0, "zorder": 1}
+    if not world.goals:
+        axis.add_patch(Circle(world.goal, world.goal_radius, **style))
+    for left, right, low, high in world.goals:
+        axis.add_patch(Rectangle((left, low), right - left, high - low, **style))
     axis.set_xlim(x0, x1)
     axis.set_ylim(y0, y1)
     axis.set_aspect("equal")

@@ -144,7 +144,7 @@ def test_numbers_that_are_not_finite_never_reach_the_summary(tmp_path: Path) -> 
     }
 
 
-@pytest.mark.parametrize("env", ["safetypilot/Maze-v0", "navigation2", "Pendulum-v1"])
+@pytest.mark.parametrize("env", ["safetypilot/Maze-v0", "navigation2", "arm", "Pendulum-v1"])
 def test_a_picture_of_any_world(tmp_path: Path, env: str) -> None:
     phases = tally_of(
         *[episode(f"m{i}@1", violation=i % 2 == 0) for i in range(8)], episode("m9", (1,))
