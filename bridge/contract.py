@@ -96,6 +96,7 @@ class Description:
         failsafes: what it can do without commands, the gentlest first.
         calibration: which fields a calibration file has to have; empty: it needs none.
         time_factor: seconds of the device per second of the host; a simulated one may be faster.
+        simulated: nothing real can be hurt, so it need not be armed by hand.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Description:
     sensors: dict[str, str] = field(default_factory=dict)
     calibration: tuple[str, ...] = ()
     time_factor: float = 1.0
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         names = [joint.name for joint in self.joints]

@@ -34,6 +34,7 @@ LATCHED = (State.FAULT, State.ESTOPPED)
 _MAY: dict[str, tuple[State, ...]] = {
     "connect": (State.DISCONNECTED,),
     "configure": (State.CONNECTED, State.CONFIGURED),
+    "check_watchdog": (State.CONFIGURED,),
     "activate": (State.CONFIGURED,),
     "deactivate": (State.ACTIVE,),
     "reset": LATCHED,
@@ -55,6 +56,7 @@ class Lifecycle:
     Attributes:
         state: where the driver is.
         identity: what the device said of itself when it was connected.
+        tripped: why `trip` was called; whoever owns this calls `estop` with it when it can.
     """
 
     def __init__(
@@ -73,7 +75,13 @@ class Lifecycle:
         self.driver, self._latch, self._clock, self._publish = driver, latch, clock, publish
         self._connected = False
         self.identity: dict[str, str] = {}
+        self.tripped = ""  # why somebody stopped the device, until `estop` has told of it
         self.state = State.ESTOPPED if latch.exists() else State.DISCONNECTED
+
+    @property
+    def connected(self) -> bool:
+        """Whether the way to the device is open, in whatever state."""
+        return self._connected
 
     def connect(self, cause: str) -> None:
         """Opens the way to the device; a failure leaves everything as it was.
@@ -101,6 +109,15 @@ class Lifecycle:
         )
         return effective
 
+    def check_watchdog(self) -> str:
+        """What was seen when the device's own watchdog was provoked; empty: it cannot be.
+
+        Raises:
+            DriverError: not now, or it did not act, which is a fault.
+        """
+        seen: str = self._do("check_watchdog", self.driver.check_watchdog, State.CONFIGURED, "")
+        return seen
+
     def activate(self, mode: Mode, cause: str) -> Measurement:
         """Lets the device be commanded; returns from where.
 
@@ -126,13 +143,20 @@ class Lifecycle:
             self._stop(cause)
             self._go(State.FAULT, cause)
 
-    def estop(self, reason: str) -> None:
-        """Stops the device, from any state and as often as called; never raises."""
+    def trip(self, reason: str) -> None:
+        """Stops the device and latches, from any thread or signal; `estop` is to follow."""
         self._stop(reason)  # first: nothing else is as urgent
         try:
             self._latch.write_text(json.dumps({"reason": reason, "at_ns": self._clock()}))
         except OSError as error:
             reason = f"{reason} (and the latch could not be written: {error.strerror})"
+        self.tripped = self.tripped or reason or "no reason given"
+
+    def estop(self, reason: str) -> None:
+        """Stops the device, from any state and as often as called; never raises."""
+        if not self.tripped:
+            self.trip(reason)
+        reason, self.tripped = self.tripped, ""
         if self.state is not State.ESTOPPED:
             self._go(State.ESTOPPED, reason)
 
@@ -174,6 +198,10 @@ class Lifecycle:
         except DriverError as error:
             self.fault(f"{call} failed: {error}")
             raise
+        if self.tripped:  # while it worked
+            self._stop(self.tripped)
+            self.estop(self.tripped)
+            raise DriverError(f"{call} was cut short by an e-stop")
         self._go(after, cause)
         return result
 
@@ -183,4 +211,6 @@ class Lifecycle:
 
     def _go(self, after: State, cause: str) -> None:
         before, self.state = self.state, after
+        if before is after and not cause:
+            return  # a look
         self._publish(Transition(self._clock(), before, after, cause))

@@ -119,6 +119,7 @@ _PLANAR = {
         description=_plane(_FORCES, _FORCE_UNITS, 0.1),
         offline="safetypilot.envs.maze_data:maze_data",
         expert="safetypilot.envs.maze_data:maze_expert",
+        body="safetypilot.envs.maze_body:MazeBody",
     ),
     IDS["navigation1"]: _navigation(1),
     IDS["navigation2"]: _navigation(2),

@@ -13,6 +13,7 @@ import pydantic
 from pydantic_core import InitErrorDetails
 
 TYPES = {
+    "bridge": "safetypilot.nodes.bridge:Bridge",
     "simulator": "safetypilot.nodes.simulator:Simulator",
     "task_policy": "safetypilot.nodes.task_policy:TaskPolicy",
     "safety_critic": "safetypilot.nodes.safety_critic:SafetyCritic",

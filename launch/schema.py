@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+_COMPARED = StringConstraints(pattern=r"==|!=|\$\{")
 SUBSTITUTION = r"\$\{([^{}]*)\}"
 
 
@@ -36,10 +37,22 @@ def _include(value: object) -> object:
     return {"file": value} if isinstance(value, str) else value
 
 
+def _comparison(value: object) -> object:
+    """`${plant} == bridge`, with the argument's value in its place."""
+    for sign, wanted in (("==", True), ("!=", False)):
+        if isinstance(value, str) and sign in value:
+            left, _, right = value.partition(sign)
+            return (left.strip() == right.strip()) is wanted
+    return value
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Text = Annotated[str, BeforeValidator(_text)]
+When = Annotated[
+    bool, BeforeValidator(_comparison, json_schema_input_type=bool | Annotated[str, _COMPARED])
+]
 Scalar = bool | int | float | str | None
 
 
@@ -157,7 +170,9 @@ class Node(Entry):
     """One node: a process in real time."""
 
     type: Text = Field(description="a built-in type, or module:Class of your own")
-    when: bool = Field(default=True, description="the node exists only where this is true")
+    when: When = Field(
+        default=True, description="the node exists only where this is true; on, off or A == B"
+    )
     config: dict[str, Any] = Field(default={}, description="fields of the node type's Config")
     restart: Annotated[Restart, BeforeValidator(_restart)] = Restart()
     cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")

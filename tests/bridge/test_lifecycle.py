@@ -34,6 +34,7 @@ class FakeDriver:
         self.calls: list[str] = []
         self.broken: set[str] = set()
         self.torque = False
+        self.counters: dict[str, int] = {}
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -47,6 +48,10 @@ class FakeDriver:
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
         self._call("configure")
         return calibration
+
+    def check_watchdog(self) -> str:
+        self._call("check_watchdog")
+        return "it acted"
 
     def activate(self, mode: Mode) -> Measurement:
         self.torque = True
@@ -85,6 +90,7 @@ class Life:
     def call(self, name: str) -> None:
         arguments: dict[str, tuple[Any, ...]] = {
             "configure": ({"id": 1}, "test"), "activate": (Mode.POSITION, "test"),
+            "check_watchdog": (),
         }  # fmt: skip
         getattr(self.cycle, name)(*arguments.get(name, ("test",)))
 
@@ -95,10 +101,11 @@ class Life:
 
 
 UP = ("connect", "configure", "activate")
-CALLS = (*UP, "deactivate", "fault", "estop", "reset", "close")
+CALLS = (*UP, "check_watchdog", "deactivate", "fault", "estop", "reset", "close")
 TABLE = {
     "connect": {D: C},
     "configure": {C: G, G: G},
+    "check_watchdog": {G: G},
     "activate": {G: A},
     "deactivate": {A: G},
     "fault": {D: F, C: F, G: F, A: F, F: F, E: E},
@@ -156,9 +163,12 @@ def test_whatever_is_called_and_fails_torque_is_on_only_while_active(
         assert one.after is following.before and following.cause
 
 
-@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+CALLED_IN = {"configure": C, "check_watchdog": G, "activate": G, "deactivate": A}
+
+
+@pytest.mark.parametrize("call", ["configure", "check_watchdog", "activate", "deactivate"])
 def test_a_call_that_fails_stops_the_device_and_is_a_fault(tmp_path: Path, call: str) -> None:
-    made = in_state(tmp_path, {"configure": C, "activate": G, "deactivate": A}[call])
+    made = in_state(tmp_path, CALLED_IN[call])
     made.driver.broken = {call}
     with pytest.raises(DriverError, match="is broken"):
         made.call(call)
@@ -209,3 +219,28 @@ def test_an_active_device_that_does_not_go_down_is_stopped_when_it_is_closed(
     made.call("close")
     assert made.driver.calls[-3:] == ["deactivate", "estop", "close"]
     assert made.cycle.state is D
+
+
+def test_a_trip_from_elsewhere_stops_at_once_and_is_told_later(tmp_path: Path) -> None:
+    made = in_state(tmp_path, A)
+    told = len(made.told)
+    made.cycle.trip("a key")
+    assert not made.driver.torque and made.latch.exists() and len(made.told) == told
+    made.cycle.estop(made.cycle.tripped)
+    assert made.cycle.state is E and made.told[-1].cause == "a key"
+    assert made.driver.calls.count("estop") == 1 and not made.cycle.tripped
+
+
+@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+def test_a_trip_during_a_call_is_not_undone_by_it(tmp_path: Path, call: str) -> None:
+    made = in_state(tmp_path, CALLED_IN[call])
+    work = getattr(made.driver, call)
+
+    def tripped(*arguments: Any) -> Any:
+        made.cycle.trip("a hand in the way")
+        return work(*arguments)
+
+    setattr(made.driver, call, tripped)
+    with pytest.raises(DriverError, match="cut short by an e-stop"):
+        made.call(call)
+    assert made.cycle.state is E and not made.driver.torque

@@ -17,7 +17,8 @@ from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.kernel.testing import Bench
 from safetypilot.nodes.kernel.wire import Codec
-from safetypilot.nodes.simulator import FAILSAFE, Simulator, SimulatorConfig
+from safetypilot.nodes.plant import FAILSAFE
+from safetypilot.nodes.simulator import Simulator, SimulatorConfig
 
 PERIOD = 20_000_000
 

@@ -1,0 +1,233 @@
+"""The ways to stop a robot that need neither the graph nor the network nor an import.
+
+A thread of the bridge's own process waits on all of them, whatever the control loop is doing:
+
+- a datagram on a private socket (`safetypilot bridge estop`, or a key of `bridge operator`)
+- SIGUSR1 to the bridge (`kill -USR1 PID`, from any shell)
+- a byte on a file: a FIFO, or the device of a stop button, whose loss is a stop too
+- a button of a joystick, or its loss
+- silence of the operator's heartbeat, where one is asked for
+
+`test` sends a word through each of them that can be tested without a person.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, monotonic_ns
+
+from safetypilot.bridge.contract import DriverError
+
+STOP, BEAT, TEST = b"estop", b"beat", b"test"
+_EVENT = struct.Struct("<IhBB")  # linux/joystick.h, js_event: time, value, type, number
+_BUTTON = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which lines there are beside socket and signal.
+
+    Attributes:
+        heartbeat_s: longest silence of the operator while the robot is active; 0: none asked for.
+        watch: a FIFO or device any byte of which is a stop.
+        joystick: a device such as /dev/input/js0.
+        button: of the joystick.
+    """
+
+    heartbeat_s: float = 0.0
+    watch: str = ""
+    joystick: str = ""
+    button: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heartbeat_s < float("inf"):
+            raise ValueError(f"heartbeat_s is {self.heartbeat_s}; it is a time, or 0 for none")
+
+
+class Lines:
+    """Waits on every line, in a thread of its own.
+
+    Args:
+        trip: called with the reason; from this thread, or in the main one for the signal.
+        path: of the socket, in a directory of this user alone.
+    """
+
+    def __init__(self, trip: Callable[[str], None], path: Path, wiring: Wiring) -> None:
+        self._trip, self._path, self._wiring = trip, path, wiring
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._files: dict[int, tuple[str, Callable[[bytes], bool]]] = {}
+        self._running = self._signal = False
+        self._testing: dict[str, threading.Event] = {}
+        self._expected = False
+        self._beat_ns = 0
+        self._thread = threading.Thread(target=self._wait, name="e-stop", daemon=True)
+        self.garbage = 0
+
+    def open(self) -> None:
+        """Opens all lines and begins to wait; the signal's, in the main thread only.
+
+        Raises:
+            DriverError: a line cannot be opened: without it the robot may not fly.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+            self._socket.bind(str(self._path))
+            self._path.chmod(0o600)
+            for name, its, stops in (
+                ("watched file", self._wiring.watch, bool),
+                ("joystick", self._wiring.joystick, self._pressed),
+            ):
+                if its:
+                    # A FIFO stays open when those who write to it leave.
+                    how = os.O_RDWR if _is_fifo(its) else os.O_RDONLY
+                    self._files[os.open(its, how | os.O_NONBLOCK)] = (name, stops)
+        except OSError as error:
+            raise DriverError(f"e-stop line {error.filename or self._path}: {error}") from None
+        self._signal = threading.current_thread() is threading.main_thread()
+        if self._signal:
+            signal.signal(signal.SIGUSR1, lambda *_: self._stop("signal", "signal SIGUSR1"))
+        self._running = True
+        self._thread.start()
+
+    def expect(self, heartbeat: bool) -> None:
+        """From now on the operator's heartbeat is needed, or not any more."""
+        self._beat_ns = monotonic_ns()
+        self._expected = heartbeat and self._wiring.heartbeat_s > 0
+
+    @property
+    def beating(self) -> bool:
+        """Whether the operator has been heard of lately, where that is asked for."""
+        return not self._wiring.heartbeat_s or self._silence_s() < self._wiring.heartbeat_s
+
+    def test(self, patience_s: float = 1.0) -> dict[str, str]:
+        """Sends a word through each line; nothing stops by it.
+
+        Returns:
+            line -> "works", or why it cannot be tested.
+
+        Raises:
+            DriverError: a word did not come through.
+        """
+        results = {name: "needs a person to be tested" for name, _ in self._files.values()}
+        senders: dict[str, Callable[[], object]] = {"socket": lambda: send(self._path, TEST)}
+        if self._signal:
+            senders["signal"] = lambda: os.kill(os.getpid(), signal.SIGUSR1)
+        if _is_fifo(self._wiring.watch):
+            senders["watched file"] = lambda: _poke(self._wiring.watch)
+        for name, send_word in senders.items():
+            came = self._testing[name] = threading.Event()
+            with suppress(OSError):  # then nothing comes
+                send_word()
+            deadline = monotonic() + patience_s
+            while not came.is_set() and monotonic() < deadline:
+                came.wait(0.01)  # the signal's handler needs this thread to run
+            del self._testing[name]
+            if not came.is_set():
+                raise DriverError(f"the e-stop's {name} line is dead: it may not fly like this")
+            results[name] = "works"
+        return results
+
+    def close(self) -> None:
+        """Ends the waiting."""
+        if self._running:
+            self._running = False
+            self._thread.join(1.0)
+        if self._signal:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        self._socket.close()
+        for fd in self._files:
+            os.close(fd)
+        self._files.clear()
+        self._path.unlink(missing_ok=True)
+
+    # In the thread.
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        for fd in self._files:
+            poll.register(fd, select.POLLIN)
+        while self._running:
+            for fd, _ in poll.poll(20):
+                if fd == self._socket.fileno():
+                    self._hear()
+                elif not self._read(fd):
+                    poll.unregister(fd)
+            if self._expected and self._silence_s() > self._wiring.heartbeat_s:
+                self._expected = False
+                limit = f"{self._wiring.heartbeat_s:g} s"
+                self._trip(f"the operator's heartbeat has been silent for {limit}")
+
+    def _silence_s(self) -> float:
+        return (monotonic_ns() - self._beat_ns) / 1e9
+
+    def _hear(self) -> None:
+        word, _, reason = self._socket.recv(4096).partition(b" ")
+        if word == BEAT:
+            self._beat_ns = monotonic_ns()
+        elif word in (STOP, TEST):
+            if word == STOP:
+                self._trip(reason.decode("utf-8", "replace") or "no reason given")
+            elif "socket" in self._testing:
+                self._testing["socket"].set()
+        else:
+            self.garbage += 1
+
+    def _read(self, fd: int) -> bool:
+        """Takes what a file has; False if it is gone."""
+        name, stops = self._files[fd]
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            self._trip(f"the {name} is gone")
+            return False
+        if stops(data):
+            self._stop(name, f"the {name} says so")
+        return True
+
+    def _pressed(self, data: bytes) -> bool:
+        whole = len(data) - len(data) % _EVENT.size
+        return any(
+            value == 1 and kind == _BUTTON and number == self._wiring.button
+            for _, value, kind, number in _EVENT.iter_unpack(data[:whole])
+        )
+
+    def _stop(self, line: str, reason: str) -> None:
+        testing = self._testing.get(line)
+        if testing is None:
+            self._trip(reason)
+        else:
+            testing.set()
+
+
+def send(path: Path, word: bytes, reason: str = "") -> None:
+    """Says a word to the bridge that listens there.
+
+    Raises:
+        OSError: nobody does.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.connect(str(path))
+        line.send(word + (b" " + reason.encode() if reason else b""))
+
+
+def _is_fifo(path: str) -> bool:
+    return bool(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def _poke(path: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(fd, b"t")
+    os.close(fd)
