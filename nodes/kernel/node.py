@@ -156,6 +156,18 @@ class Node:
         """Releases what `configure` took."""
 
 
+class NetworkNode(Node):
+    """A node of the kernel itself that has sockets of its own, to the world outside the run.
+
+    Attributes:
+        zmq: the context that its process has for sockets.
+        watch: (socket, call): `call()` runs in the node's loop when something may have come.
+    """
+
+    zmq: Any
+    watch: Callable[[Any, Callable[[], None]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a node's process is started with; the supervisor writes it as JSON.

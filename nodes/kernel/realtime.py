@@ -63,7 +63,9 @@ class RealtimeExecutor:
         # More than a third of a period would leave the machine too little else.
         lead_ns = self._granted.settings.rehearse_us * 1000
         self._lead_ns = min(lead_ns, min(spec.period_ns for _, spec, _ in crew) // 3)
-        self._yard = yard = Yard(self._zmq, Endpoints(spec.runtime_dir), self._background)
+        self._yard = yard = Yard(
+            self._zmq, Endpoints(spec.runtime_dir), self._background, self._watch
+        )
         self._later = yard.later
         if len(crew) > 1:
             yard.handovers = {topic: [] for member in crew for topic in _written(*member[:2])}
@@ -86,6 +88,13 @@ class RealtimeExecutor:
         fd = descriptor(socket)
         self._poll.register(fd, _EDGE)
         self._doors[fd] = come
+
+    def _watch(self, socket: Any, call: Callable[[], None]) -> None:
+        def come() -> bool:
+            call()
+            return False
+
+        self._open_door(socket, come)
 
     def _request_for(self, station: Station) -> Callable[[], bool]:
         def come() -> bool:

@@ -15,7 +15,7 @@ from safetypilot.nodes.kernel import rates
 from safetypilot.nodes.kernel.clock import RealClock
 from safetypilot.nodes.kernel.errors import KernelError, RequestRefused
 from safetypilot.nodes.kernel.health import Histogram, InputHealth
-from safetypilot.nodes.kernel.node import Context, Node, Spec
+from safetypilot.nodes.kernel.node import Context, NetworkNode, Node, Spec
 from safetypilot.nodes.kernel.transport import ControlServer, Report
 from safetypilot.nodes.kernel.wire import WireError, codecs
 from safetypilot.nodes.kernel.wiring import Yard, inlet, outlets
@@ -48,6 +48,8 @@ class Station:
         self._late_timers = self._skipped_timers = 0
         self._late_ns = spec.period_ns // _LATE
         self.node = node_class(config, Context.of(spec, RealClock(), self, realtime=True))
+        if isinstance(self.node, NetworkNode):
+            self.node.zmq, self.node.watch = yard.zmq, yard.watch
         made = codecs(self.node.context.interface.dims)
         self.outlets = {name: outlets(name, spec, yard, made) for name in node_class.outputs}
         ports = [port for port in self.node.ports if port.topic not in spec.absent]

@@ -33,6 +33,7 @@ from safetypilot.nodes.kernel.wire import Codec, WireError
 
 STREAM_BATCH = 64  # stream messages taken per turn, so that a flood cannot starve the rest
 Background = Callable[[Callable[[], Any], Callable[[Any, int], None], str], None]
+Watch = Callable[[Any, Callable[[], None]], None]
 Codecs = dict[type[Any], Codec]
 
 
@@ -129,6 +130,7 @@ class Yard:
     """What the stations of one process share.
 
     Attributes:
+        watch: see node.py, NetworkNode.
         handovers: topic -> inputs in this process; topics that no node of this process writes have
             none here.
         later: frames for observers, to be sent when the step is over.
@@ -137,6 +139,7 @@ class Yard:
     zmq: Any
     endpoints: Endpoints
     background: Background
+    watch: Watch
     handovers: dict[str, list[Handover]] = field(default_factory=dict)
     later: Later = field(default_factory=deque)
 

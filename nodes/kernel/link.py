@@ -1,0 +1,294 @@
+"""Joins the two halves of a graph that is split over two hosts, so that no node notices.
+
+On each host one link reads the topics that go out and writes those that come in, as any node does;
+the supervisor starts and restarts it. Of values only the newest crosses (link_lanes.py), stamps are
+made this host's (link_frames.py), and who speaks at all is settled by keys (link_sockets.py). While
+the line is cut nothing comes: what then flies is the arbiter's business, not the link's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import randbits
+from time import monotonic_ns
+from typing import Any
+
+from safetypilot.nodes.kernel import link_sockets as sockets
+from safetypilot.nodes.kernel.errors import NodeError
+from safetypilot.nodes.kernel.link_frames import Kind, Translator
+from safetypilot.nodes.kernel.link_talk import Me, Talk
+from safetypilot.nodes.kernel.link_traffic import Traffic
+from safetypilot.nodes.kernel.node import Context, Input, NetworkNode
+from safetypilot.nodes.kernel.process import read_spec, run
+from safetypilot.nodes.kernel.topics import TOPICS
+from safetypilot.nodes.kernel.wire import WireError, codecs
+
+ACK_SHARE = 4  # what has been taken is acknowledged after this part of a period, or with a frame
+_TURN = 256  # frames taken in one go
+_WELL_KNOWN = 0.5  # the clocks are called well known again below this part of the limit
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """One end of the link between two hosts; launch/hosts.py makes it.
+
+    Attributes:
+        host, peer: names of this host and of the other one.
+        address: tcp://ADDRESS:PORT of the host that listens.
+        calls: whether this host calls; else it listens.
+        secret: file of this host's secret key.
+        peer_key: the other host's public key, in hexadecimal.
+        sends, receives: topics by their names in topics.py.
+        graph: digest of what both hosts must agree on.
+        silence_s: after so long without a word the other host is gone.
+        uncertainty_ms: a difference of clocks known no better than this is worth a word.
+    """
+
+    host: str
+    peer: str
+    address: str
+    calls: bool
+    secret: str
+    peer_key: str
+    sends: tuple[str, ...]
+    receives: tuple[str, ...]
+    graph: str
+    silence_s: float = 1.0
+    uncertainty_ms: float = 10.0
+
+
+class Link(NetworkNode):
+    """One end; `shaped` gives the class the topics of a config."""
+
+    Config = LinkConfig
+
+    def __init__(self, config: LinkConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._codecs = codecs(context.interface.dims)
+        self._translator = Translator(home="observation" in config.sends)
+        self._line: sockets.Listener | sockets.Caller | None = None
+        me = Me(
+            config.host, config.peer, context.runtime_dir.name, randbits(62), config.graph,
+            config.calls, int(config.silence_s * 1e9),
+        )  # fmt: skip
+        self._talk = talk = Talk(
+            me, self._send, self._renew, self._taken, self._begin, self._end, context.event
+        )
+        self._traffic = Traffic(
+            {topic: self._period_ns(topic) for topic in config.sends if _is_value(topic)},
+            [topic for topic in config.sends if not _is_value(topic)],
+            [topic for topic in config.receives if _is_value(topic)],
+            [topic for topic in config.receives if not _is_value(topic)],
+            talk.say,
+            context.period_ns // ACK_SHARE,
+        )
+        self._active = self._uncertain = False
+        self._bound_to = ""  # the run of the plant, once it has been met
+        self._losses = 0
+        self._down = "nobody has come yet"
+        self._refused: dict[str, int] = {}
+        self._told: dict[str, int] = {}  # handshakes refused, as far as they have been told
+
+    def _period_ns(self, topic: str) -> int:
+        context = self.context
+        return context.period_ns // context.every * context.rates.get(topic, 1)
+
+    # Its life.
+
+    def configure(self) -> None:
+        config, keys = self.config, self._keys()
+        if config.calls:
+            line: sockets.Listener | sockets.Caller = sockets.Caller(
+                self.zmq, config.address, keys, self._talk.me.process
+            )
+        else:
+            line = sockets.Listener(self.zmq, config.address, keys)
+        self._line = line
+        for socket in line.watched:
+            self.watch(socket, self._come)
+
+    def _keys(self) -> sockets.Keys:
+        try:
+            secret = bytes.fromhex(Path(self.config.secret).read_text().split()[0])
+            public = sockets.public_of(secret)
+        except (OSError, ValueError, IndexError) as error:
+            raise NodeError(f"the secret key {self.config.secret} is of no use: {error}") from None
+        return sockets.Keys(public, secret, bytes.fromhex(self.config.peer_key))
+
+    def activate(self, now_ns: int) -> None:
+        self._active = True
+        self.next_wake_ns = now_ns
+        what = "link calls" if self.config.calls else "link listens"
+        self.context.event(what, peer=self.config.peer, address=self.config.address)
+
+    def deactivate(self, now_ns: int) -> None:
+        self._active = False
+        self._talk.say(Kind.BYE, "its run has ended")
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
+    # Sessions.
+
+    def _send(self, process: int, lane: bytes, frame: bytes) -> bool:
+        return self._line is not None and self._line.send(process, lane, frame)
+
+    def _renew(self) -> None:
+        if self._line is not None:
+            self._line.renew()
+
+    def _taken(self) -> dict[str, int]:
+        return self._traffic.taken()
+
+    def _begin(self, taken: Mapping[str, int] | None, known: bool) -> None:
+        self._traffic.restart(taken, known)
+        if "observation" not in self.config.receives:
+            return
+        if self._bound_to and self._talk.run != self._bound_to:
+            reason = f"{self.config.peer} has begun another run without ending this one"
+            self.context.event("run over", reason=reason, failed=True)
+        self._bound_to = self._bound_to or self._talk.run
+
+    def _end(self, reason: str, goodbye: bool) -> None:
+        self._losses += 1
+        self._down = reason
+        self.context.event("link lost", peer=self.config.peer, reason=reason)
+        if goodbye and "observation" in self.config.receives:
+            self.context.event("run over", reason=f"{self.config.peer} says that {reason}")
+
+    # What goes out.
+
+    def on_message(self, topic: str, message: Any, now_ns: int) -> None:
+        if topic == "observation":
+            self._translator.note(message)
+        up = self._talk.up
+        if up or not _is_value(topic):
+            self._traffic.put(topic, self._codecs[type(message)].encode(message), up)
+        else:
+            self._traffic.while_down += 1
+        if up:
+            self._traffic.pump(self._talk.clock.round_trip_ns)
+            self._look_again()
+
+    def on_timer(self, now_ns: int) -> None:
+        talk = self._talk
+        self._traffic.acknowledge(now_ns)
+        if now_ns >= talk.next_ns:
+            talk.tick(now_ns)
+            self._look_after(now_ns)
+        if talk.up:
+            self._traffic.pump(talk.clock.round_trip_ns)
+        self._look_again()
+        self.next_wake_ns = self._traffic.due_ns(talk.next_ns)
+
+    def _look_again(self) -> None:
+        """After sending: the news that something has come may have been swallowed."""
+        if self._line is not None and self._line.waiting:
+            self._come()
+
+    def _look_after(self, now_ns: int) -> None:
+        """Says once what a person should know."""
+        if self._line is not None:
+            self._line.look_after()
+            for cause, count in self._line.refused.items():
+                if cause not in self._told:
+                    self.context.event("link refused a handshake", cause=cause)
+                self._told[cause] = count
+        bound_ms, limit = self._talk.clock.bound_ns(now_ns) / 1e6, self.config.uncertainty_ms
+        if self._talk.up and not self._uncertain and bound_ms > limit:
+            self._uncertain = True
+            self.context.event(
+                "clocks uncertain",
+                uncertainty_ms=round(bound_ms, 3),
+                limit_ms=limit,
+                meaning=f"ages on {self.config.peer if self._home else self.config.host} may be "
+                "wrong by that much; what the arbiter goes by is exact",
+            )
+        elif self._uncertain and bound_ms < _WELL_KNOWN * limit:
+            self._uncertain = False
+
+    @property
+    def _home(self) -> bool:
+        return "observation" in self.config.sends
+
+    # What comes in.
+
+    def _come(self) -> None:
+        """Takes what has come: of values only the newest, however many were queued."""
+        line = self._line
+        if line is None:
+            return
+        line.look_after()
+        if not self._active:
+            return
+        newest: dict[str, bytes] = {}
+        for _ in range(_TURN):
+            got = line.receive()
+            if got is None:
+                break
+            data = self._talk.take(*got, monotonic_ns())
+            if data is not None:
+                for topic, frame in self._traffic.take(*data, newest):
+                    self._deliver(topic, frame)
+        for topic, frame in newest.items():
+            self._deliver(topic, frame)
+        if self._talk.up:
+            self._traffic.pump(self._talk.clock.round_trip_ns)
+        again_ns = monotonic_ns() if line.waiting else self._talk.next_ns
+        self.next_wake_ns = self._traffic.due_ns(again_ns)
+
+    def _deliver(self, topic: str, frame: bytes) -> None:
+        try:
+            message = self._codecs[TOPICS[topic].message].decode(frame)
+            offset_ns = self._talk.clock.offset_ns
+            here = self._translator.here(topic, message, offset_ns, monotonic_ns())
+        except WireError as error:
+            cause = f"{topic}: {error.cause}"
+            self._refused[cause] = self._refused.get(cause, 0) + 1
+            return
+        self.context.emit(topic, here)
+
+    def status(self) -> dict[str, Any]:
+        talk, now_ns = self._talk, monotonic_ns()
+        return {
+            "peer": self.config.peer,
+            "up": talk.up,
+            "down_because": "" if talk.up else self._down,
+            "losses": self._losses,
+            **talk.clock.summary(now_ns),
+            "clocks_uncertain": self._uncertain,
+            **self._traffic.summary(),
+            "refused": dict(self._refused),
+            "refused_handshakes": dict(self._line.refused) if self._line else {},
+            "malformed": talk.malformed,
+            "of_earlier_sessions": talk.foreign,
+        }
+
+
+def _is_value(topic: str) -> bool:
+    return TOPICS[topic].port == "latest"
+
+
+def shaped(config: Mapping[str, Any]) -> type[Link]:
+    """The class for a config: its topics are those that cross the link."""
+    ports = {
+        "inputs": tuple(Input(topic) for topic in config["sends"]),
+        "outputs": tuple(config["receives"]),
+    }
+    return type("Link", (Link,), ports)
+
+
+def main() -> None:
+    """Runs the link that the spec file named on the command line describes; never returns."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {Path(sys.argv[0]).name} SPEC.json (the supervisor starts links)")
+    spec = read_spec(Path(sys.argv[1]))
+    run([(shaped(spec.config), spec)], "")
+
+
+if __name__ == "__main__":
+    main()
