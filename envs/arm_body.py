@@ -83,10 +83,8 @@ class ArmBody:
         room, cost = clearance(tuple(start)), 0.0
         for part in _PARTS:
             between = tuple([a + part * (b - a) for a, b in zip(start, end, strict=True)])
-            left = clearance(between)
-            if left < MARGIN and left <= room:
+            if clearance(between) < MARGIN and clearance(between) <= room:
                 cost = 1.0
-            room = left
         distance = hypot(x - target_x, y - target_y)
         return Verdict(-distance, cost, cost == 0.0 and distance < ARM.goal_radius)
 

@@ -93,6 +93,12 @@ def test_who_enters_the_margin_pays_and_who_only_leaves_does_not(before, after):
         assert last >= MARGIN
 
 
+def test_clearance_is_between_surfaces():
+    for x, y, wanted in ((0.19, 0.06, 0.021), (0.11, 0.0, 0.041), (0.19, 0.03, -0.009)):
+        for angles in solutions((x, y)):
+            assert abs(clearance(tuple(angles.tolist())) - wanted) < 1e-12
+
+
 def test_standing_in_the_zone_costs_every_step():
     inside = tuple(solutions((0.19, 0.01))[0].tolist())
     assert clearance(inside) < 0.0

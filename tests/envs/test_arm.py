@@ -153,6 +153,8 @@ def test_episodes_begin_free_of_the_zone_with_the_target_on_the_other_side():
         among += x0 <= x <= x1 and y0 <= abs(y) <= y1
     assert sides == {True, False}
     assert 30 < among < 60
+    starts = [env.reset()[0][2:4].tolist() for _ in range(500)]
+    assert min(arm_body.clearance(tuple(start)) for start in starts) > arm_body.MARGIN + 0.009
 
 
 @pytest.mark.parametrize("make", [registry.make, registry.make_flat])
