@@ -101,7 +101,6 @@ class Lines:
 
     def expect(self, heartbeat: bool) -> None:
         """From now on the operator's heartbeat is needed, or not any more."""
-        self._beat_ns = monotonic_ns()
         self._expected = heartbeat and self._wiring.heartbeat_s > 0
 
     @property

@@ -12,6 +12,7 @@ that is too old, nothing is published, and so nobody is asked to act on it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +49,8 @@ class Bridge(Plant):
         self._limiter: Limiter | None = None
         self._level = 0
         self._armed_since_ns = 0
+        self._held = ExitStack()
+        self._arms_itself = False
         self._unasked = False  # since it was put somewhere, nobody has seen where
         self._tested: dict[str, str] = {}
         self._generator = np.random.default_rng(context.seed + 7919 * context.generation)
@@ -74,7 +77,10 @@ class Bridge(Plant):
             wiring = Wiring(config.heartbeat_s, config.watch, config.joystick, config.button)
             self._open(wiring)
         except (DriverError, ValueError) as error:
+            self.close()
             raise NodeError(str(error)) from None
+        simulated = config.arm == "safe" and self._description.simulated
+        self._arms_itself = (config.arm == "auto" or simulated) and not context.generation
         timeout_s = config.command_timeout_s or self._description.command_timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._silence_ns = int(config.silence_s * 1e9)
@@ -85,6 +91,8 @@ class Bridge(Plant):
         latch = Path(self.config.latch) if self.config.latch else folder / LATCH
         self._life = Lifecycle(self._driver, latch, self.context.clock.now_ns, self._tell)
         self._lines = Lines(self._life.trip, folder / SOCKET, wiring)
+        self._held.callback(self._lines.close)
+        self._held.callback(self._life.close, "the graph stops")
         self._lines.open()
         if (folder / "estop").exists():  # the arbiter's
             self._life.estop("the graph is e-stopped")
@@ -174,7 +182,7 @@ class Bridge(Plant):
         """What a command asks of the joints, as far as it may."""
         if order.source != FAILSAFE:
             self._commanded_ns = now_ns
-            if self._life.state is State.CONFIGURED and self._arms_itself:
+            if self._arms_itself and self._life.state is State.CONFIGURED:
                 self._arm("the graph's first command", now_ns)
         cut = 0
         if self._life.state is State.ACTIVE and not self._unasked:
@@ -199,17 +207,15 @@ class Bridge(Plant):
         self._rest()
 
     def _arm(self, cause: str, now_ns: int) -> None:
+        """Once, and never again by itself."""
+        if not self._lines.beating:
+            return
+        self._arms_itself = False
         try:
             self._request_activate(cause, now_ns)
         except DriverError as error:
             if self._life.state is State.CONFIGURED:
                 self._life.fault(f"cannot be activated: {error}")
-
-    @property
-    def _arms_itself(self) -> bool:
-        simulated = self.config.arm == "safe" and self._description.simulated
-        by_itself = self.config.arm == "auto" or simulated
-        return by_itself and not self.context.generation and self._lines.beating
 
     def _watch_graph(self, order: Order, now_ns: int) -> None:
         """A failsafe command is a word of the graph too; silence is not."""
@@ -329,9 +335,7 @@ class Bridge(Plant):
             DriverError: not now.
         """
         if not self._lines.beating:
-            raise DriverError(
-                "the operator's heartbeat is missing: `safetypilot bridge operator`"
-            )
+            raise DriverError("the operator's heartbeat is missing: `safetypilot bridge operator`")
         if now_ns - self._commanded_ns > self._timeout_ns:
             raise DriverError("the graph commands nothing yet; see `safetypilot nodes`")
         measured = self._life.activate(Mode(self._body.mode), cause)
@@ -377,8 +381,7 @@ class Bridge(Plant):
         self._life.close("the graph stops")
 
     def close(self) -> None:
-        self._life.close("the graph stops")
-        self._lines.close()
+        self._held.close()
 
 
 if __name__ == "__main__":

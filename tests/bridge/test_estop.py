@@ -94,6 +94,10 @@ def test_the_heartbeat_is_needed_only_while_it_is_expected(open_bridge) -> None:
     bridge = open_bridge(heartbeat_s=0.3)
     sleep(0.4)
     assert not bridge.reasons and not bridge.lines.beating
+    send(bridge.path, BEAT)
+    deadline = monotonic() + 10
+    while not bridge.lines.beating and monotonic() < deadline:
+        sleep(0.005)
     bridge.lines.expect(True)
     for _ in range(10):
         send(bridge.path, BEAT)
