@@ -23,6 +23,7 @@ from safetypilot.envs.arm_view import ArmView
 from safetypilot.envs.geometry import ARM_TARGETS
 
 SPEED_LIMIT = 8.0  # rad/s, of the observation; no servo here gets that fast
+LATEST = 5  # physics steps after which servos know their next goal; on a robot that takes time too
 _ANYWHERE = 0.25  # of the episodes begin at any angles, the others with the tip among the targets
 _START_ROOM = 0.01  # m, between the start and what would be a violation
 
@@ -32,7 +33,8 @@ class Arm(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by 
 
     Observation, action, reward, cost and success are those of `ArmBody`, from simulated servos:
     a step of 0.04 s turns the joints towards the angles that the action leads to, with the servos'
-    lag. A violation terminates, and so does success; `info` has `cost` and `success`.
+    lag, and up to 10 ms after it was asked for, at random. A violation terminates, and so does
+    success; `info` has `cost` and `success`.
 
     `reset(options=...)` takes `position` (shoulder, elbow) in rad, at rest; `target` (x, y) in m;
     `go_on: True` stays where the last episode ended, in motion, unless that was a violation.
@@ -85,8 +87,11 @@ class Arm(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by 
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Turn for 0.04 s towards the measured angles plus `action` (2,), clipped to its box."""
         step, before = clipped(action, STEP_LIMIT), self._observation
-        self._data.ctrl[:] = self._body.drive(step, self._angles()).position
-        mujoco.mj_step(self._model, self._data, nstep=self._substeps)
+        goal = self._body.drive(step, self._angles()).position
+        late = int(self.np_random.integers(LATEST + 1))
+        mujoco.mj_step(self._model, self._data, nstep=late)
+        self._data.ctrl[:] = goal
+        mujoco.mj_step(self._model, self._data, nstep=self._substeps - late)
         self._observation = self._observe()
         reward, cost, success, _ = self._body.judge(before, step, self._observation)
         self._violated = cost > 0.0

@@ -76,6 +76,16 @@ def test_servos_lag_and_hold():
     assert np.abs(after[4:6]).max() < 0.02
 
 
+def test_servos_hear_of_their_goal_late_by_chance_but_not_very_late():
+    env = Arm()
+    ways = []
+    for seed in range(40):
+        env.reset(seed=seed, options={"position": (1.0, -1.0)})
+        ways.append(float(env.step((0.08, 0.0))[0][2]) - 1.0)
+    assert len(set(ways)) == 6  # 0 to 10 ms, by 2 ms
+    assert 0.6 * max(ways) < min(ways) < 0.9 * max(ways)
+
+
 def test_a_step_ends_at_the_end_of_the_joint():
     env = Arm()
     at(env, *(high for _, high in arm_body.RANGES))
