@@ -34,14 +34,19 @@ _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _BURST = 4  # ticks that are made up for at most, when the host stood still
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The command line that all simulated devices have."""
+def parser(description: str, timeout: bool = True) -> argparse.ArgumentParser:
+    """The command line that all simulated devices have.
+
+    Args:
+        timeout: False for a device whose watchdog only its host can set.
+    """
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--events", type=Path, help="one JSON object per line is appended here")
-    made.add_argument(
-        "--timeout", type=above_zero, default=0.1, metavar="S",
-        help="silence, in s of the host, after which the device damps by itself (%(default)s)",
-    )  # fmt: skip
+    if timeout:
+        made.add_argument(
+            "--timeout", type=above_zero, default=0.1, metavar="S",
+            help="silence, in s of the host, after which the device damps by itself (%(default)s)",
+        )  # fmt: skip
     made.add_argument(
         "--time-factor", type=above_zero, default=1.0, metavar="X",
         help="seconds of the device per second of the host (%(default)s)",
@@ -129,37 +134,42 @@ class Pace:
     """When steps of physics are due: by absolute times, so that no delay adds up.
 
     Attributes:
-        next_ns: when the device has to look again, CLOCK_MONOTONIC.
+        next_ns: when the device has to look again, CLOCK_MONOTONIC: the next tick.
         skipped: ticks that were given up, because the host stood still for longer than a few.
     """
 
-    def __init__(self, step_s: float, time_factor: float = 1.0, tick_s: float | None = None):
+    def __init__(
+        self, step_s: float, time_factor: float = 1.0, tick_s: float | None = None
+    ) -> None:
         """Begin now.
 
         Args:
             step_s: of physics, device time.
             time_factor: seconds of the device per second of the host.
-            tick_s: between two looks, host time; by default that of a step.
+            tick_s: between two ticks, host time; by default that of a step.
         """
-        tick_s = tick_s or step_s / time_factor
-        self._tick_ns = max(1, round(tick_s * 1e9))
-        self._steps_per_tick = self._tick_ns * 1e-9 * time_factor / step_s
-        self._ticks = self._steps = self.skipped = 0
+        self._tick_ns = max(1, round((tick_s or step_s / time_factor) * 1e9))
+        self._steps_per_ns = 1e-9 * time_factor / step_s
+        self._steps = self.skipped = 0
         self._origin_ns = monotonic_ns()
         self.next_ns = self._origin_ns + self._tick_ns
 
     def due(self, now_ns: int) -> int:
-        """How many steps are to be made now, at most a few ticks' worth."""
-        ticks = (now_ns - self._origin_ns) // self._tick_ns - self._ticks
-        if ticks <= 0:
+        """How many steps are to be made to come to now, at most a few ticks' worth.
+
+        May be asked between ticks too: what a command finds is then as old as a step.
+        """
+        late_ns = now_ns - self.next_ns
+        if late_ns >= 0:
+            ticks = late_ns // self._tick_ns
+            if ticks >= _BURST:
+                lost = ticks - _BURST + 1
+                self.skipped += lost
+                self._origin_ns += lost * self._tick_ns
+            self.next_ns += (ticks + 1) * self._tick_ns
+        steps = floor((now_ns - self._origin_ns) * self._steps_per_ns + 1e-6) - self._steps
+        if steps <= 0:
             return 0
-        if ticks > _BURST:
-            self.skipped += ticks - _BURST
-            self._origin_ns += (ticks - _BURST) * self._tick_ns
-            ticks = _BURST
-        self._ticks += ticks
-        self.next_ns = self._origin_ns + (self._ticks + 1) * self._tick_ns
-        steps = floor(self._ticks * self._steps_per_tick + 1e-6) - self._steps
         self._steps += steps
         return steps
 
