@@ -57,7 +57,7 @@ class Arm(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by 
         self._substeps = round(self.dt / self._model.opt.timestep)
         self._body = ArmBody()
         reach, angles = sum(LINKS), np.array(RANGES)
-        (x0, x1, _, y1), slack = ARM_TARGETS, 0.2  # rad that a joint may be pressed beyond its end
+        (x0, x1, _, y1), slack = ARM_TARGETS, 0.2  # rad that a joint may be beyond its range
         low = (-reach, -reach, *(angles[:, 0] - slack), -SPEED_LIMIT, -SPEED_LIMIT, x0, -y1)
         high = (reach, reach, *(angles[:, 1] + slack), SPEED_LIMIT, SPEED_LIMIT, x1, y1)
         self.observation_space = gymnasium.spaces.Box(*np.array((low, high), np.float32))

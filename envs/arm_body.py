@@ -18,7 +18,7 @@ from safetypilot.envs.body import Array, Drive, Numbers, Verdict
 from safetypilot.envs.geometry import ARM, ARM_TARGETS
 
 LINKS = (0.15, 0.13)  # m, from shoulder to elbow, from elbow to tip
-RANGES = ((-2.0, 2.0), (-2.4, 2.4))  # rad
+RANGES = ((-1.95, 1.95), (-2.35, 2.35))  # rad; the ends of the joints are 0.05 farther
 MARGIN = 0.01  # m: a tool nearer to the zone than this is a violation already
 RATE_HZ = 25.0
 STEP_LIMIT = 0.08  # rad per control step and joint

@@ -41,8 +41,8 @@ def test_an_action_asks_for_steps_from_where_the_joints_are(position, step):
         assert wanted == min(max(was + by, low), high)
 
 
-def test_from_beyond_the_end_of_a_joint_it_asks_for_the_end():
-    assert ArmBody().drive(STILL, (2.1, -2.5)).position == (2.0, -2.4)
+def test_from_beyond_its_range_it_asks_for_the_end_of_it():
+    assert ArmBody().drive(STILL, (2.1, -2.5)).position == (1.95, -2.35)
 
 
 def test_episodes_go_on_where_the_arm_is_with_the_target_on_the_other_side():
