@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from safetypilot.launch import cli_attach as attach
 from safetypilot.launch import cli_bench as bench
 from safetypilot.launch import cli_collect as data
+from safetypilot.launch import cli_hosts as hosts
 from safetypilot.launch import cli_launch as launch
 from safetypilot.launch import cli_record as recording
 from safetypilot.launch import cli_results as results
@@ -76,7 +77,7 @@ app = typer.Typer(
     help="Flies learned policies behind a shield: launch a graph, watch it, swap its models.",
     epilog="Example: safetypilot launch maze-demo",
 )
-for verbs in (launch, attach, swap, watch, recording, tools, data, results, bench):
+for verbs in (launch, hosts, attach, swap, watch, recording, tools, data, results, bench):
     verbs.register(app)
 
 

@@ -12,6 +12,7 @@ from safetypilot.launch.cli_common import InputError, Json, choose, print_json, 
 
 if TYPE_CHECKING:
     from safetypilot.launch.graph import Graph
+    from safetypilot.launch.plan import Plan
 
 Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A launch file, by name or path.")]
 Arguments = Annotated[
@@ -25,6 +26,10 @@ Settings = Annotated[
 ]
 Clock = Annotated[str | None, typer.Option(metavar="realtime|lockstep", help="Which clock.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything that is random.")]
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="HOST", help="Which of the launch file's hosts this machine is."),
+]
 _CLOCKS = ("realtime", "lockstep")
 
 
@@ -52,6 +57,7 @@ def launch(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go; else runs/NAME-TIME.")
     ] = None,
+    host: Host = None,
     json: Json = False,
 ) -> None:
     """Fly a graph: start its nodes, watch them, and leave a summary and a picture behind.
@@ -62,8 +68,8 @@ def launch(
     from safetypilot.launch import run as runner
 
     stops = {"episodes": episodes, "duration": duration}
-    loaded = _load(name, arguments, settings, clock=clock, seed=seed, **stops)
-    plan = loaded.plan()
+    loaded = _load(name, arguments, settings, clock=clock, seed=seed, host=host, **stops)
+    plan = _plan(loaded, host)
     if in_process and plan.clock != "lockstep":
         raise InputError("--in-process needs --clock lockstep: in real time a node is a process")
     if plan.clock == "lockstep" and plan.episodes is None and plan.duration_s is None:
@@ -99,6 +105,7 @@ def check(
     settings: Settings = None,
     clock: Clock = None,
     seed: Seed = None,
+    host: Host = None,
     measured: Annotated[
         str,
         typer.Option(
@@ -114,7 +121,9 @@ def check(
 
     worst = _measured(measured)
     try:
-        loaded = _load(name, arguments, settings, clock=clock, seed=seed, measured=worst)
+        loaded = _load(
+            name, arguments, settings, clock=clock, seed=seed, measured=worst, host=host
+        )
         loaded.plan()
     except LaunchFileError as error:
         if not json:
@@ -128,6 +137,17 @@ def check(
         typer.echo(f"warning: {warning}", err=True)
     names = ", ".join(node.name for node in loaded.nodes)
     print_line(f"{loaded.name} is fine: {loaded.env} at {loaded.rate:g} Hz; {names}")
+
+
+def _plan(loaded: Graph, host: str | None) -> Plan:
+    """What this machine flies: all of the graph, or one host's part."""
+    from safetypilot.launch.portion import portion
+
+    if host is None:
+        return loaded.plan()
+    if loaded.clock == "lockstep":
+        raise InputError("--host needs real time: in lockstep one machine flies the whole graph")
+    return portion(loaded, host)
 
 
 def _measured(given: str) -> Any:

@@ -16,6 +16,7 @@ from safetypilot.launch import (
     checks,
     companions,
     files,
+    hosts,
     processes,
     rates,
     registry,
@@ -51,6 +52,7 @@ def load(
     duration: float | None = None,
     check_files: bool = True,
     measured: budgets.Measured | Literal["find"] | None = None,
+    host: str | None = None,
 ) -> Graph:
     """A launch file as a graph that can be started.
 
@@ -63,11 +65,12 @@ def load(
         check_files: whether the models must exist.
         measured: worst ages of an earlier run, which the latency budgets must allow; "find": those
             of the newest run of this launch file below ./runs.
+        host: which of its hosts this machine is to be; only its models and keys must exist.
 
     Raises:
         LaunchFileError: with everything that is wrong.
     """
-    loading = _Loading(files.compose(files.find_launch_file(name_or_path)), check_files)
+    loading = _Loading(files.compose(files.find_launch_file(name_or_path)), check_files, host)
     own = {"clock": clock, "seed": seed, "episodes": episodes, "duration": duration}
     return loading.graph(arguments, list(sets), own, measured)
 
@@ -75,9 +78,10 @@ def load(
 class _Loading:
     """One launch file on its way; problems pile up until going on makes no sense."""
 
-    def __init__(self, document: Document, check_files: bool) -> None:
+    def __init__(self, document: Document, check_files: bool, host: str | None) -> None:
         self.document = document
         self.check_files = check_files
+        self.host = host
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.sets: list[settings.Setting] = []
@@ -133,6 +137,7 @@ class _Loading:
         checks.guard(check, self.env)
         checks.machine(check)
         processes.check(check)
+        split = hosts.settle(check, topics, self.host)
         script = self.script(file)
         self.stop_on_problems()
         return Graph(
@@ -149,6 +154,7 @@ class _Loading:
             nodes=check.nodes,
             topics=topics,
             script=script,
+            hosts=split,
             warnings=tuple(self.warnings),
         )
 
@@ -192,6 +198,7 @@ class _Loading:
         return NodeSpec(
             name, node.type, kind.module, config, tuple(inputs), tuple(outputs), restart,
             tuple(node.cpus), node.nice, check.file.realtime_of(node), node.process or "",
+            host=node.host or "",
         )  # fmt: skip
 
     def config(self, name: str, node: Node, kind: registry.NodeType) -> dict[str, Any] | None:
@@ -262,7 +269,7 @@ class _Loading:
     def check_existence(self, present: Mapping[str, Node]) -> None:
         """Every model file that will be read exists."""
         for place in self.filled.files if self.check_files else ():
-            if place[0] == "nodes" and place[1] not in present:
+            if place[0] == "nodes" and not self.is_here(present.get(str(place[1]))):
                 continue
             value: Any = self.document.values
             for part in place:
@@ -275,6 +282,10 @@ class _Loading:
                 message += f" (argument {argument.argument!r})"
                 mark = mark if argument.mark.line else argument.mark
             self.complain(mark, message, argument.hint if argument else "")
+
+    def is_here(self, node: Node | None) -> bool:
+        """Whether a node will run on this machine."""
+        return node is not None and (self.host is None or node.host == self.host)
 
     def script(self, file: LaunchFile) -> tuple[Step, ...]:
         steps = []

@@ -101,6 +101,8 @@ class Plan:
         nodes: in graph order.
         episodes, duration_s: the run ends at whichever comes first; both None: when told to.
         step_s: simulated seconds per control period, where the plant is a simulation.
+        host: which of two hosts this is (launch/portion.py); empty: there is one.
+        paces: topics from the other host -> they come for every so many-th observation.
     """
 
     name: str
@@ -114,6 +116,8 @@ class Plan:
     duration_s: float | None = None
     script: tuple[Step, ...] = ()
     step_s: float | None = None
+    host: str = ""
+    paces: dict[str, int] = field(default_factory=dict)
 
     @property
     def rate_hz(self) -> float:
@@ -183,7 +187,7 @@ class Plan:
         rates, thinned = {}, []
         for topic in node.inputs:
             own = local.get(topic, topic)
-            rates[own] = every.get(self.writer(topic) or "", 1)
+            rates[own] = self.paces.get(topic) or every.get(self.writer(topic) or "", 1)
             if own == OBSERVATION and node.every > rates[own]:
                 rates[own] = node.every
                 thinned.append(own)
@@ -207,6 +211,7 @@ class Plan:
         return {
             "name": self.name,
             "env": self.env,
+            "host": self.host,
             "clock": self.clock,
             "seed": self.seed,
             "rate_hz": self.rate_hz,

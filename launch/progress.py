@@ -68,6 +68,7 @@ class Run:
     trace_sha256: str | None = None
     failure: str = ""  # why the run failed; empty if it did not
     interrupted: str = ""  # the signal by which a person stopped it
+    over: str = ""  # why there is nothing left to do here: the other host has ended the run
     script_failures: list[str] = field(default_factory=list)
 
     @property

@@ -39,6 +39,8 @@ def reason(run: Run) -> str:
         return f"flew its {plan.episodes} episodes"
     if plan.duration_s is not None and run.elapsed_s >= plan.duration_s:
         return f"flew its {plan.duration_s:g} s"
+    if run.over:
+        return run.over
     return "nothing was left to run"
 
 

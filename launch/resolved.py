@@ -52,6 +52,7 @@ class NodeSpec:
     process: str = ""
     every: int = 1
     budgets_ms: dict[str, float] = field(default_factory=dict)
+    host: str = ""
 
     @property
     def remap(self) -> dict[str, str]:
@@ -76,6 +77,25 @@ class TopicSpec:
 
 
 @dataclass(frozen=True)
+class HostSpec:
+    """One of the two computers of a graph that is split; the rest is of its link's process.
+
+    Attributes:
+        address: where it listens for the other one; empty: it calls.
+        key: its public key in hexadecimal; empty where the file is not on this machine.
+        secret: the file with its secret key.
+    """
+
+    name: str
+    address: str
+    key: str
+    secret: str
+    cpus: tuple[int, ...] = ()
+    nice: int = 0
+    realtime: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Step:
     """Something the script does: after so many episodes or seconds, ask a node something."""
 
@@ -95,6 +115,7 @@ class Graph:
         rate: control rate in Hz.
         episodes, duration: the run ends at whichever comes first; both None: when told to.
         arguments: what each argument of the launch file became.
+        hosts: none, or the two that share the nodes.
         warnings: what is odd but not wrong.
     """
 
@@ -111,6 +132,7 @@ class Graph:
     nodes: tuple[NodeSpec, ...]
     topics: tuple[TopicSpec, ...]
     script: tuple[Step, ...] = ()
+    hosts: tuple[HostSpec, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -151,6 +173,9 @@ class Graph:
             for name, topic in data["topics"].items()
         )
         values["script"] = tuple(Step(**step) for step in data["script"])
+        values["hosts"] = tuple(
+            HostSpec(**{**host, "cpus": tuple(host["cpus"])}) for host in data.get("hosts", ())
+        )
         values["warnings"] = tuple(data["warnings"])
         return cls(**values)
 

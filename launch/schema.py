@@ -178,6 +178,7 @@ class Node(Entry):
     cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="CPU set; empty: any")
     nice: Int = Field(default=0, ge=-20, le=19, description="negative is favoured")
     realtime: Realtime | None = Field(default=None, description="over the launch file's own")
+    host: Name | None = Field(default=None, description="where there are `hosts`: which one has it")
     process: Name | None = Field(
         default=None,
         description="nodes of the same process name run in one process and pass messages in memory",
@@ -189,6 +190,20 @@ class Node(Entry):
         description="Hz, the graph's divided by a whole number: the node acts on every so many-th "
         "observation; left out: the graph's, for critic and learner the policy's",
     )
+
+
+class Host(Entry):
+    """One of two computers that share the nodes; each flies its own with `launch --host NAME`."""
+
+    address: Text | None = Field(
+        default=None,
+        description="ADDRESS:PORT at which it listens for the other one; one of the two has it",
+    )
+    key: Text = Field(description="its public key: a file, or the 64 digits that are in it")
+    secret: Text = Field(description="the file with its secret key; it alone needs to have it")
+    cpus: list[Annotated[Int, Field(ge=0)]] = Field(default=[], description="of its link's process")
+    nice: Int = Field(default=0, ge=-20, le=19, description="of its link's process")
+    realtime: Realtime | None = Field(default=None, description="of its link's process")
 
 
 class TopicOptions(Entry):
@@ -258,6 +273,9 @@ class LaunchFile(Entry):
     realtime: Realtime | None = Field(
         default=None, description="what all nodes ask of the machine in real time"
     )
+    hosts: dict[Name, Host] = Field(
+        default={}, description="two computers that share the nodes; left out: one has them all"
+    )
     nodes: dict[Name, Node] = Field(min_length=1, max_length=200)
     topics: dict[Name, TopicOptions] = {}
     budgets: dict[Text, Annotated[Float, Field(gt=0, le=1e6)]] = Field(
@@ -270,7 +288,7 @@ class LaunchFile(Entry):
     )
     script: list[Step] = []
 
-    def realtime_of(self, node: Node) -> dict[str, Any]:
+    def realtime_of(self, node: Node | Host) -> dict[str, Any]:
         """What a node asks of the machine; the launch file's section, if off, is for all nodes."""
         if self.realtime is not None and not self.realtime.when:
             return {}

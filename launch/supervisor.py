@@ -179,6 +179,10 @@ class Supervisor:
             )
         elif data.get("kind") == "trained":
             self._hand_over(member, data["files"], str(data["version"]))
+        elif data.get("kind") == "run over":  # on the host of the plant
+            self.progress.over = str(data["reason"])
+            if data.get("failed"):
+                self._fail(self.progress.over)
         if data.get("kind") == "realtime":
             for text in sorted(set(data.get("missing", ())) - self._lacking):
                 self._lacking.add(text)
@@ -263,7 +267,7 @@ class Supervisor:
 
     def _finished(self) -> bool:
         run = self.progress
-        if run.failure or run.interrupted or self.progress.enough():
+        if run.failure or run.interrupted or run.over or run.enough():
             return True
         return not any(m.child or m.state is State.WAITING for m in self.members.values())
 

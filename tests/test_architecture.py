@@ -59,7 +59,8 @@ def test_only_the_transport_knows_zeromq_sockets() -> None:
         if re.search(r"^\s*(import|from) zmq", path.read_text(), re.M)
     }
     bare = {path for path in users if path.startswith("launch/bench/peers/bare")}
-    transport = {f"nodes/kernel/{name}.py" for name in ("transport", "ports", "taps", "link_sockets")}
+    names = ("transport", "ports", "taps", "link_sockets")
+    transport = {f"nodes/kernel/{name}.py" for name in names}
     assert users - bare == transport  # what it is measured against may, too
 
 

@@ -1,0 +1,49 @@
+"""Verbs for a graph on two hosts: keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safetypilot.launch.cli_common import InputError, Json, print_json, print_line
+
+_HOSTS = ("robot", "workstation")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: safetypilot keys keys robot workstation")(keys)
+
+
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go.")],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="HOST", help="For whom; else robot and workstation.",
+                       show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Make the keys by which the hosts of a graph know each other.
+
+    Per host a HOST.public, which both need, and a HOST.secret, which stays on that host alone.
+    """
+    from safetypilot.launch.keys import PUBLIC, SECRET, UnusableKey, make
+    from safetypilot.launch.schema import NAME
+
+    names = list(dict.fromkeys(hosts or _HOSTS))
+    for name in names:
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"{name!r} is no name of a host; use letters, digits and underscores")
+    try:
+        made = make(folder.expanduser(), names)
+    except UnusableKey as error:
+        raise InputError(str(error)) from None
+    if json:
+        print_json(made)
+        return
+    for name, key in made.items():
+        print_line(f"{name:<12} {key}  {folder / name}{PUBLIC}")
+    print_line(f"each host needs every *{PUBLIC} and its own *{SECRET}, which nobody else may see")
