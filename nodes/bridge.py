@@ -279,19 +279,21 @@ class Bridge(Plant):
         """Puts the robot where an episode begins, if it is one that can be put."""
         start = self._body.start(self._generator)
         place = getattr(self._driver, "place", None)
-        if start is None or place is None or self._measured is None:
+        if self._measured is None:
             return
-        try:
-            place(self._joints.to_driver(start, self._measured.position))
-            self._measured = self._driver.read(self.context.clock.now_ns() + self.context.period_ns)
-        except DriverError as error:
-            self._life.fault(f"cannot be put at its start: {error}")
-            return
-        self._fresh_ns = self.context.clock.now_ns()
-        self._observation = self._body.observe(
+        if start is not None and place is not None:
+            try:
+                place(self._joints.to_driver(start, self._measured.position))
+                late_ns = self.context.clock.now_ns() + self.context.period_ns
+                self._measured = self._driver.read(late_ns)
+            except DriverError as error:
+                self._life.fault(f"cannot be put at its start: {error}")
+                return
+            self._fresh_ns = self.context.clock.now_ns()
+            self._start_limiter(self._measured, self._fresh_ns)
+        self._observation = self._body.observe(  # also where it stays: its task may be another now
             *self._joints.of_body(self._measured), self._measured.sensors
         )
-        self._start_limiter(self._measured, self._fresh_ns)
 
     def _start_limiter(self, measured: Measurement, now_ns: int) -> None:
         period_s = self.context.period_ns / 1e9 * self._description.time_factor

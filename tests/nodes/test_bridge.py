@@ -364,6 +364,19 @@ def test_a_run_to_the_goal_is_an_episode(fly) -> None:
     assert "place" in flight.robot.calls
 
 
+def test_an_episode_that_goes_on_in_place_is_observed_anew(fly) -> None:
+    """The body may have another target by then."""
+    flight = fly(episode_steps=3)
+    body, started = flight.bench.node._body, []
+    body.start = started.append
+    observe = body.observe
+    body.observe = lambda *measured: observe(*measured) + 1000 * len(started)
+    flight.rise().steps(8)
+    assert len(started) > 2
+    for seen in flight.bench.executor.of("transition"):
+        assert seen.observation[0] // 1000 == seen.next_observation[0] // 1000
+
+
 def test_what_was_measured_and_sent_is_published_and_fits_the_wire(fly) -> None:
     flight = fly().rise()
     actuation = flight.bench.last("actuation")
