@@ -237,6 +237,20 @@ def guard(check: Check, env: str) -> None:
                 check.complain(place, f"{env} observes no {show(name)}", mend, key=True)
 
 
+def robot(check: Check) -> None:
+    """Every bridge has a driver that can do the task, at this rate."""
+    for node in check.nodes:
+        if node.type != "bridge":
+            continue
+        from safetypilot.bridge.contract import DriverError
+        from safetypilot.launch import robots
+
+        try:
+            robots.robot_of(node.config, round(1e9 / check.file.rate))
+        except DriverError as error:
+            check.complain(("nodes", node.name, "config"), str(error))
+
+
 def machine(check: Check) -> None:
     """Warns of CPUs that this machine does not have; the node then runs on any."""
     here = os.sched_getaffinity(0)

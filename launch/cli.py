@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from safetypilot.launch import cli_attach as attach
 from safetypilot.launch import cli_bench as bench
+from safetypilot.launch import cli_bridge as bridge
 from safetypilot.launch import cli_collect as data
 from safetypilot.launch import cli_hosts as hosts
 from safetypilot.launch import cli_launch as launch
@@ -42,7 +43,9 @@ class Verbs(TyperGroup):
 
 def expected_errors() -> tuple[type[BaseException], ...]:
     """What is answered with a line instead of a traceback; imported only when there is an error."""
+    from safetypilot.bridge.contract import DriverError
     from safetypilot.envs.registry import UnknownEnvironmentError, UnsupportedEnvironmentError
+    from safetypilot.launch.bundle import BundleError
     from safetypilot.launch.cli_common import InputError
     from safetypilot.launch.loader import LaunchFileError
     from safetypilot.launch.runtime_dir import RuntimeDirError
@@ -50,6 +53,8 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     from safetypilot.policies.learn.errors import LearnError
 
     return (
+        BundleError,
+        DriverError,
         InputError,
         LaunchFileError,
         RuntimeDirError,
@@ -77,7 +82,7 @@ app = typer.Typer(
     help="Flies learned policies behind a shield: launch a graph, watch it, swap its models.",
     epilog="Example: safetypilot launch maze-demo",
 )
-for verbs in (launch, hosts, attach, swap, watch, recording, tools, data, results, bench):
+for verbs in (launch, hosts, attach, bridge, swap, watch, recording, tools, data, results, bench):
     verbs.register(app)
 
 

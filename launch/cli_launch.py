@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from safetypilot.launch.cli_common import InputError, Json, choose, print_json, print_line
 
 if TYPE_CHECKING:
+    from safetypilot.launch.bundle import Bundle
     from safetypilot.launch.graph import Graph
     from safetypilot.launch.plan import Plan
 
@@ -38,6 +41,7 @@ def register(app: typer.Typer) -> None:
         launch
     )
     app.command(epilog="Example: safetypilot check maze rate=50")(check)
+    app.command(epilog="Example: safetypilot bundle maze plant=bridge -o robot.zip")(bundle)
     app.command(epilog="Example: safetypilot graph maze -o maze.svg")(graph)
 
 
@@ -68,7 +72,11 @@ def launch(
     from safetypilot.launch import run as runner
 
     stops = {"episodes": episodes, "duration": duration}
-    loaded = _load(name, arguments, settings, clock=clock, seed=seed, host=host, **stops)
+    packed = None
+    if name.endswith(".zip"):
+        packed, loaded = _open_bundle(name, arguments, settings, clock=clock, seed=seed, **stops)
+    else:
+        loaded = _load(name, arguments, settings, clock=clock, seed=seed, host=host, **stops)
     plan = _plan(loaded, host)
     if in_process and plan.clock != "lockstep":
         raise InputError("--in-process needs --clock lockstep: in real time a node is a process")
@@ -78,7 +86,60 @@ def launch(
         run = runner.prepare(plan, out)
     except OSError as error:
         raise InputError(f"--out {error.filename}: {error.strerror}") from None
+    if packed is not None:
+        loaded = replace(packed, graph=loaded).unpack(run.run_dir / "bundle")
+        run.plan = _plan(loaded, host)
     raise typer.Exit(_fly(run, loaded, in_process, json))
+
+
+def _open_bundle(
+    name: str, arguments: list[str] | None, settings: list[str] | None, **overrides: Any
+) -> tuple[Bundle, Graph]:
+    """A bundle that fits the robot here, and its graph with what the command line changes."""
+    from safetypilot.launch import bundle as bundles
+
+    if arguments or settings:
+        raise InputError("a bundle is flown as it is: arguments and --set were for making it")
+    if overrides.get("clock") is not None:
+        choose("clock", overrides["clock"], _CLOCKS)
+    bundle = bundles.read(Path(name))
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if "episodes" in given or "duration" in given:
+        given = {"episodes": None, "duration": None, **given}
+    with TemporaryDirectory() as folder:
+        bundles.check_here(bundle, bundle.unpack(Path(folder)))
+    return bundle, replace(bundle.graph, **given)
+
+
+def bundle(
+    name: Name,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .zip file.")],
+    arguments: Arguments = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Pack a graph with its models into one file, to be flown elsewhere with `launch FILE.zip`."""
+    from safetypilot.launch import bundle as bundles
+
+    if output.suffix != ".zip":
+        raise InputError(f"-o {output}: a bundle is a .zip file")
+    try:
+        made = bundles.make(_load(name, arguments, settings), output)
+    except OSError as error:
+        raise InputError(f"-o {error.filename or output}: {error.strerror}") from None
+    if json:
+        print_json(made)
+        return
+    print_line(
+        f"{output}: {made['name']} at {made['rate_hz']:g} Hz, {output.stat().st_size >> 10} KiB"
+    )
+    for file in made["files"]:
+        print_line(f"  {file}")
+    if made["robot"]:
+        robot = made["robot"]
+        joints = ", ".join(joint["name"] for joint in robot["joints"])
+        print_line(f"  for the robot {robot['name']} with {joints}")
+        print_line(f"  calibration {robot['calibration'] or 'none'}")
 
 
 def _fly(run: Any, loaded: Graph, in_process: bool, json: bool) -> int:
@@ -121,9 +182,7 @@ def check(
 
     worst = _measured(measured)
     try:
-        loaded = _load(
-            name, arguments, settings, clock=clock, seed=seed, measured=worst, host=host
-        )
+        loaded = _load(name, arguments, settings, clock=clock, seed=seed, measured=worst, host=host)
         loaded.plan()
     except LaunchFileError as error:
         if not json:

@@ -1,0 +1,200 @@
+"""A graph in one file, to be flown elsewhere: `safetypilot bundle maze -o robot.zip`.
+
+The archive holds the resolved launch file, every file that it names (by content), and what the
+robot declared when the bundle was made. It flies only where all of that is still true.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetypilot.bridge import calibration
+from safetypilot.bridge.contract import DriverError
+from safetypilot.launch import robots
+from safetypilot.launch.resolved import Graph, NodeSpec
+
+SCHEMA = 1
+_MANIFEST, _LAUNCH, _FILES = "bundle.json", "launch.json", "files/"
+_MARK = "bundled:"  # before a file's name, where the launch file had its path
+_LARGEST = 512 * 2**20
+_NAME = re.compile(r"[0-9a-f]{12}-[\w.+-]{1,100}", re.ASCII)
+_POLICY = "task_policy"
+
+
+class BundleError(Exception):
+    """A bundle cannot be made or flown; says why and what would mend it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been read and whose hashes hold.
+
+    Attributes:
+        graph: with files by their names in the bundle.
+        files: name -> content.
+        manifest: what it says of itself.
+    """
+
+    graph: Graph
+    files: dict[str, bytes]
+    manifest: dict[str, Any]
+
+    def unpack(self, folder: Path) -> Graph:
+        """Writes the files and says where they are; the graph that flies.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+        def place(text: str) -> str:
+            name = text.removeprefix(_MARK)
+            return str(folder.resolve() / name) if name != text else text
+
+        return _with_texts(self.graph, place)
+
+
+def make(graph: Graph, out: Path) -> dict[str, Any]:
+    """Writes a bundle, whole or not at all; its manifest.
+
+    Raises:
+        BundleError: models and robot do not fit, or a file cannot be read.
+        OSError: it cannot be written.
+    """
+    files: dict[str, bytes] = {}
+
+    def take(text: str) -> str:
+        path = Path(text)
+        if not path.is_absolute() or not path.is_file():
+            return text
+        content = path.read_bytes()
+        plain = re.sub(r"[^\w.+-]", "_", path.name)[-100:]
+        name = f"{hashlib.sha256(content).hexdigest()[:12]}-{plain}"
+        files[name] = content
+        return _MARK + name
+
+    robot = check(graph)
+    bundled = _with_texts(graph, take)
+    launch = json.dumps(bundled.to_dict(), indent=2)
+    manifest = {
+        "schema": SCHEMA,
+        "made_with": version("safetypilot"),
+        "name": graph.name,
+        "env": graph.env,
+        "rate_hz": graph.rate,
+        "launch_sha256": hashlib.sha256(launch.encode()).hexdigest(),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "robot": robot,
+    }
+    beside = out.with_name(out.name + ".new")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(_MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            archive.writestr(_LAUNCH, launch)
+            for name, content in files.items():
+                archive.writestr(_FILES + name, content)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return manifest
+
+
+def read(path: Path) -> Bundle:
+    """Reads a bundle and compares every hash.
+
+    Raises:
+        BundleError: it is none, or not what was made.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = sum(entry.file_size for entry in archive.infolist())
+            if sizes > _LARGEST:
+                raise BundleError(f"{path}: {sizes >> 20} MiB unpacked, at most {_LARGEST >> 20}")
+            manifest = json.loads(archive.read(_MANIFEST))
+            launch = archive.read(_LAUNCH)
+            names = [str(name) for name in manifest["files"]]
+            files = {name: archive.read(_FILES + name) for name in names if _NAME.fullmatch(name)}
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise BundleError(f"{path} is no bundle: {error}") from None
+    if manifest.get("schema") != SCHEMA:
+        raise BundleError(f"{path} has schema {manifest.get('schema')!r}, this reads {SCHEMA}")
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    wrong = [name for name in names if hashes.get(name) != manifest["files"][name]]
+    if hashlib.sha256(launch).hexdigest() != manifest.get("launch_sha256"):
+        wrong.append(_LAUNCH)
+    if wrong:
+        raise BundleError(f"{path} was changed after it was made: {', '.join(wrong)}")
+    try:
+        graph = Graph.from_dict(json.loads(launch))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: its launch file cannot be read: {error}") from None
+    return Bundle(graph, files, manifest)
+
+
+def check(graph: Graph) -> dict[str, Any] | None:
+    """Whether models and robot of a graph fit; what the robot declares, None if there is none.
+
+    Raises:
+        BundleError: they do not.
+    """
+    for node in graph.nodes:
+        if node.type != "bridge":
+            continue
+        try:
+            description, body = robots.robot_of(node.config, graph.period_ns)
+            for other in graph.nodes:
+                if other.type == _POLICY:
+                    robots.check_model(str(other.config["model"]), body, graph.env)
+            file = node.config.get("calibration")
+            held = calibration.load(Path(file)) if file else calibration.Calibration()
+        except DriverError as error:
+            raise BundleError(f"{graph.name}: {error}") from None
+        return {
+            "driver": node.config["driver"],
+            "calibration": held.id,
+            **robots.facts(description, body),
+        }
+    return None
+
+
+def check_here(bundle: Bundle, graph: Graph) -> None:
+    """Whether the robot here is the one that a bundle was made for.
+
+    Raises:
+        BundleError: it is not.
+    """
+    here, made_for = check(graph), bundle.manifest.get("robot")
+    if here is None or made_for is None:
+        return
+    if found := robots.differences(made_for, here):
+        raise BundleError("made for another robot:\n  " + "\n  ".join(found))
+
+
+def _with_texts(graph: Graph, change: Callable[[str], str]) -> Graph:
+    """The graph with every text in its nodes' configs and its script changed."""
+
+    def node(spec: NodeSpec) -> NodeSpec:
+        return replace(spec, config=_changed(spec.config, change))
+
+    script = tuple(replace(s, arguments=_changed(s.arguments, change)) for s in graph.script)
+    return replace(graph, nodes=tuple(map(node, graph.nodes)), script=script)
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _changed(child, change) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(child, change) for child in value]
+    return value
