@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from safetypilot.envs import extraction_names, locomotion_names
+from safetypilot.envs import extraction_names, locomotion_names, quadruped_names
 
 IDS = {
     "maze": "safetypilot/Maze-v0",
@@ -20,6 +20,7 @@ IDS = {
     "reach": "safetypilot/Reach-v0",
     "image-reach": "safetypilot/ImageReach-v0",
     "arm": "safetypilot/Arm-v0",
+    "quadruped": "safetypilot/Quadruped-v0",
     "ant-no-bonus": "safetypilot/AntNoBonus-v0",
     "cheetah-no-flip": "safetypilot/CheetahNoFlip-v0",
     "hopper-no-bonus": "safetypilot/HopperNoBonus-v0",
@@ -225,11 +226,31 @@ def _walker(entry: str, body: locomotion_names.Body) -> Task:
     )
 
 
+_QUADRUPED = Task(
+    entry_point="safetypilot.envs.quadruped:Quadruped",
+    episode_steps=quadruped_names.EPISODE_STEPS,
+    kwargs={},
+    description=Description(
+        quadruped_names.OBSERVATION_NAMES,
+        quadruped_names.OBSERVATION_UNITS,
+        quadruped_names.ACTION_NAMES,
+        quadruped_names.ACTION_UNITS,
+        quadruped_names.ACTION_LOW,
+        quadruped_names.ACTION_HIGH,
+        quadruped_names.FAILSAFE,
+    ),
+    offline="safetypilot.envs.quadruped_data:quadruped_data",
+    expert="safetypilot.envs.quadruped_expert:stand",
+    body="safetypilot.envs.quadruped_body:QuadrupedBody",
+)
+
+
 TASKS: dict[str, Task] = {
     **_PLANAR,
     **_ARMS,
     IDS["extraction"]: _extraction(dynamic=False),
     IDS["extraction-dynamic"]: _extraction(dynamic=True),
+    IDS["quadruped"]: _QUADRUPED,
     IDS["ant-no-bonus"]: _walker("AntNoBonus", locomotion_names.ANT),
     IDS["cheetah-no-flip"]: _walker("CheetahNoFlip", locomotion_names.CHEETAH),
     IDS["hopper-no-bonus"]: _walker("HopperNoBonus", locomotion_names.HOPPER),

@@ -65,7 +65,7 @@ def test_a_broken_action_is_refused(name, fault):
 
 @pytest.mark.parametrize("name", registry.IDS)
 def test_the_time_limit_is_the_published_one(name):
-    limits = {"image-maze": 50, "reach": 20, "image-reach": 20}
+    limits = {"image-maze": 50, "reach": 20, "image-reach": 20, "quadruped": 400}
     limits |= {"extraction": 25, "extraction-dynamic": 25, **dict.fromkeys(GOALLESS, 1000)}
     env = registry.make(name)
     assert env.spec.max_episode_steps == limits.get(name, 100)
