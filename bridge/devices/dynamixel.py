@@ -115,7 +115,8 @@ class Port:
 
     def fits(self, baud: int) -> bool:
         """Whether the host's end is set to that speed."""
-        return termios.tcgetattr(self._host)[5] == getattr(termios, f"B{baud}")
+        speed: int = termios.tcgetattr(self._host)[5]
+        return speed == getattr(termios, f"B{baud}")
 
     def send(self, data: bytes) -> bool:
         """Whether there was room for it."""
