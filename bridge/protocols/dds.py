@@ -125,10 +125,11 @@ class Bus:
         depth: int = 1,
         reliable: bool = False,
         transient_local: bool = False,
+        others_only: bool = False,
     ) -> Reader:
-        """A reader that keeps the newest `depth` samples."""
+        """A reader that keeps the newest `depth` samples; if told so, not those from this bus."""
         sub = _import("cyclonedds.sub")
-        qos = _qos(reliable, transient_local, depth)
+        qos = _qos(reliable, transient_local, depth, others_only)
         entity = self._make(sub.DataReader, self._participant, self._topic(topic, struct), qos)
         self._entities.append(entity)
         return Reader(entity, topic, depth)
@@ -251,14 +252,16 @@ def _import(name: str) -> Any:
         ) from error
 
 
-def _qos(reliable: bool, transient_local: bool, depth: int) -> Any:
-    qos = _import("cyclonedds.qos")
-    policy = qos.Policy
-    return qos.Qos(
+def _qos(reliable: bool, transient_local: bool, depth: int, others_only: bool = False) -> Any:
+    policy = _import("cyclonedds.qos").Policy
+    policies = [
         policy.Reliability.Reliable(0) if reliable else policy.Reliability.BestEffort,
         policy.Durability.TransientLocal if transient_local else policy.Durability.Volatile,
         policy.History.KeepLast(depth),
-    )
+    ]
+    if others_only:
+        policies.append(policy.IgnoreLocal.Participant)
+    return _import("cyclonedds.qos").Qos(*policies)
 
 
 def _idl(struct: Struct, idl: Any, made: dict[str, Any]) -> Any:

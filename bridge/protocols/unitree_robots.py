@@ -78,7 +78,7 @@ def _humanoid() -> tuple[Joint, ...]:
         if part is _WAIST:
             rows += part
             continue
-        rows += [(f"left_{name}", *numbers) for name, *numbers in part]
+        rows += [(f"left_{name}", *limits) for name, limits in ((row[0], row[1:]) for row in part)]
         rows += [_mirrored(row) for row in part]
     return tuple(
         Joint(f"{name}_joint", low, high, velocity=velocity, effort=effort, kp=300.0, kd=10.0)

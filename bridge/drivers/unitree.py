@@ -1,0 +1,297 @@
+"""Unitree's robots over DDS: the go family (Go2) and the hg family (G1), at their motors.
+
+    driver=unitree                                          the simulated quadruped, on loopback
+    options: {robot: go2, domain: 0, interface: enp3s0}     a robot, on the interface it is wired to
+
+A robot keeps doing what it was told last: it has no watchdog, and Description.watchdog_s says so.
+Our simulated one (bridge/devices/quadruped.py) damps after 50 ms of silence, and shows it: the mode
+of its motors is 0 then. Commands count again after one with mode 1 and without stiffness or effort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from time import monotonic_ns, sleep
+from typing import Any, ClassVar
+
+from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint, Vector
+from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe
+from safetypilot.bridge.drivers.unitree_reading import Reading
+from safetypilot.bridge.protocols.unitree import SERVO
+from safetypilot.bridge.protocols.unitree_link import Link
+from safetypilot.bridge.protocols.unitree_robots import ROBOTS
+
+_MS = 1_000_000
+_FRESH_NS, _SILENCE_NS = 500 * _MS, 2000 * _MS  # until it is worth a complaint; until it is gone
+_TAKEN_NS, _LISTEN_NS = 1000 * _MS, 50 * _MS  # for taking over; during which others may speak
+_SETTLE_NS = 200 * _MS
+_TOLERANCE_NS = 500 * _MS  # of what is seen of a watchdog, on a busy host
+_RELEASE_NS = 10_000 * _MS
+_AT_REST = 1.0  # rad/s
+_FOLDED = -2.0  # rad, of the knees of a robot that lies
+_LARGEST = 1e30  # of what goes into 32 bits
+
+
+class UnitreeDriver:
+    """See bridge/contract.py: Driver."""
+
+    Options: ClassVar[type] = UnitreeOptions
+
+    def __init__(self, options: UnitreeOptions) -> None:
+        self._options = options
+        self._robot = robot = ROBOTS[options.robot]
+        self.description = describe(options)
+        self._link = Link(robot, options.rate_hz, options.time_factor)
+        self.counters = self._link.counters
+        self._count = len(robot.joints)
+        self._zeros: Vector = (0.0,) * self._count
+        self._damped = Setpoint(Mode.PD, *(self._zeros,) * 4, (robot.damping,) * self._count)
+        self._damping = self._pack(self._damped)
+        self._all_servo = self._modes = (SERVO,) * self._count
+        self._period_ns = round(1e9 / options.rate_hz)
+        self._mode: Mode | None = None  # active
+        self._sent = self._damped
+        self._stopped = ""  # why
+        self._commands = self._options.simulated  # or it is still its own motion service's
+        self._measured: Measurement | None = None
+        self._reading = Reading(robot)
+
+    # Before it moves.
+
+    def connect(self) -> dict[str, str]:
+        """Joins the robot's domain and waits for its first state."""
+        options = self._options
+        self._commands = options.simulated
+        identity = self._link.open(options.domain, options.interface, int(options.connect_s * 1e9))
+        self._damping = self._pack(self._damped)  # hg: now it names the machine
+        self._measured = self._measure()
+        return identity
+
+    def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
+        """There is nothing to write to a Unitree robot."""
+        if calibration:
+            raise DriverError(f"unitree: a robot calibrates itself; given: {sorted(calibration)}")
+        self._link.begin()
+        options = self._options
+        return {
+            "domain": options.domain,
+            "interface": options.interface,
+            "joints": [joint.name for joint in self._robot.joints],
+            "watchdog_s": self.description.watchdog_s or 0.0,
+        }
+
+    def check_watchdog(self) -> str:
+        """Commands damping, then nothing, and sees the robot damp by itself."""
+        declared_s = self.description.watchdog_s
+        if declared_s is None:
+            return ""
+        self._take_over()
+        told_ns = monotonic_ns()
+        limit_ns = told_ns + int(declared_s * 1e9) + _TOLERANCE_NS
+        while SERVO in self._link.newest.modes:
+            if not self._receive(limit_ns):
+                raise DriverError(
+                    f"{(limit_ns - told_ns) / 1e9:g} s after the last command the robot still "
+                    f"obeyed it; its watchdog was declared to act after {declared_s:g} s"
+                )
+        took_ms = (self._link.received_ns - told_ns) / 1e6
+        return f"{took_ms:.0f} ms after the last command the robot damped by itself"
+
+    def activate(self, mode: Mode) -> Measurement:
+        """Takes the motors over, damped; stiffness comes with what is written."""
+        if mode not in self.description.modes:
+            raise DriverError(f"unitree: mode is {mode}; it is pd or effort")
+        self._check_stopped()
+        if not self._receive(monotonic_ns() + _FRESH_NS):
+            raise DriverError(f"the robot sends no states ({_FRESH_NS / 1e9:g} s)")
+        if not self._options.simulated:
+            service = self._link.motion_service()
+            service.release(monotonic_ns() + _RELEASE_NS, self._check_lying)
+        self._link.commanded_by_others()  # so far they may have
+        self._take_over()
+        self._measured = measured = self._measure()
+        if measured.faults:
+            raise DriverError(f"the robot is not healthy: {'; '.join(measured.faults)}")
+        self._check_stopped()
+        self._mode, self._modes, self._sent = mode, self._link.newest.modes, self._damped
+        return measured
+
+    def _take_over(self) -> None:
+        """Commands damping until the robot says that it obeys.
+
+        Raises:
+            DriverError: it does not.
+        """
+        begun_ns = monotonic_ns()
+        self._commands = True
+        for now_ns in self._ticks(_TAKEN_NS):
+            self._link.send(self._damping)
+            self._receive(0)
+            modes = self._link.newest.modes
+            obeys = modes == self._all_servo or self.description.watchdog_s is None
+            if obeys and now_ns - begun_ns > _LISTEN_NS:
+                return
+        raise DriverError(
+            f"the robot does not obey: its motor modes are {self._link.newest.modes}, not all "
+            f"{SERVO}; does somebody else command it?"
+        )
+
+    def _check_lying(self) -> None:
+        folded = [
+            q for joint, q in zip(self._robot.joints, self._link.newest.position, strict=True)
+            if joint.name.endswith("calf_joint")
+        ]  # fmt: skip
+        if folded and max(folded) > _FOLDED:
+            raise DriverError(
+                "the robot stands, and would fall when its motion service lets go; have it lie "
+                "down with the remote controller first"
+            )
+
+    # While it moves.
+
+    def read(self, deadline_ns: int) -> Measurement:
+        """The newest state; waits for one at most until the deadline."""
+        if self._stopped:
+            self._damp()  # the first one may have been lost
+        if self._receive(deadline_ns):
+            self._measured = self._measure()
+            return self._measured
+        if self._measured is None or self._link.silent_ns > _SILENCE_NS:
+            raise DriverError(
+                f"the robot has been silent for {self._link.silent_ns / 1e9:.1f} s; is it off, "
+                "or its cable out?"
+            )
+        return self._measured._replace(fresh=False)
+
+    def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
+        """Sends one command."""
+        self._check_stopped()
+        if self._mode is None or setpoint.mode is not self._mode:
+            raise DriverError(f"a {setpoint.mode} setpoint came; active is {self._mode}")
+        if monotonic_ns() > deadline_ns:
+            self.counters["late_writes"] += 1
+            raise DriverError("the setpoint came too late and was not sent")
+        self._link.send(self._pack(setpoint))
+        if self._stopped:  # in the meantime, by another thread
+            self._link.send(self._damping)
+            self._check_stopped()
+        self._sent = setpoint
+
+    def _pack(self, setpoint: Setpoint) -> bytes:
+        """A setpoint as a command.
+
+        Raises:
+            DriverError: it has another length, or numbers that are none.
+        """
+        named = (setpoint.effort,) if setpoint.mode is Mode.EFFORT else setpoint[1:]
+        for numbers in named:
+            if len(numbers) != self._count or not sum(map(abs, numbers)) < _LARGEST:
+                raise DriverError(
+                    f"a {setpoint.mode} setpoint takes {self._count} finite numbers each; given: "
+                    f"{numbers}"
+                )
+        if setpoint.mode is Mode.PD and min(*setpoint.kp, *setpoint.kd) < 0.0:
+            raise DriverError(f"gains are 0 or more; given: {setpoint.kp} and {setpoint.kd}")
+        if setpoint.mode is Mode.EFFORT:
+            return self._link.commands.pack_effort(setpoint.effort)
+        return self._link.commands.pack(*setpoint[1:])
+
+    # How it ends.
+
+    def deactivate(self) -> None:
+        """From what was commanded to damping, over time; then as the options say."""
+        first, self._mode = _as_pd(self._sent, self._zeros), None
+        ramp_ns = int(self._options.ramp_s * 1e9)
+        begun_ns = monotonic_ns()
+        for now_ns in self._ticks(ramp_ns + _SETTLE_NS):
+            share = min(1.0, (now_ns - begun_ns) / ramp_ns) if ramp_ns else 1.0
+            self._send(_damped(first, share, self._robot.damping))
+            self._receive(0)
+        speed = max(map(abs, self._link.newest.velocity))
+        if self._link.silent_ns > _FRESH_NS or speed > _AT_REST:
+            raise DriverError(
+                f"the robot did not come to rest: {speed:.1f} rad/s, last heard of "
+                f"{self._link.silent_ns / 1e9:.2f} s ago"
+            )
+        if self._options.rest == "off":
+            off = self._damped._replace(kd=self._zeros)
+            for _ in self._ticks(_SETTLE_NS):
+                self._send(off)
+
+    def estop(self, reason: str) -> None:
+        """Damping, at once; `read` repeats it until `reset`.
+
+        A robot that was never taken over is left to its own motion service, which knows how to lie
+        down; nothing can be written to it until `reset` all the same.
+        """
+        self._stopped = self._stopped or reason or "no reason given"
+        with suppress(DriverError):
+            self._damp()
+
+    def reset(self) -> None:
+        """Clears the latch, if the robot is there and complains of nothing."""
+        self._mode = None
+        self._link.begin(anew=True)
+        if not self._receive(monotonic_ns() + _FRESH_NS):
+            raise DriverError(f"the robot sends no states ({_FRESH_NS / 1e9:g} s)")
+        self._measured = measured = self._measure()
+        if measured.faults:
+            raise DriverError(f"the robot is not healthy: {'; '.join(measured.faults)}")
+        self._stopped = ""
+
+    def close(self) -> None:
+        """Leaves the domain; a robot that is still commanded is damped first."""
+        if self._mode is not None:
+            self._mode = None
+            with suppress(DriverError):
+                self._damp()
+        self._measured = None
+        self._link.close()
+
+    # Common to all.
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise DriverError(f"the robot is e-stopped ({self._stopped}); reset it first")
+
+    def _damp(self) -> None:
+        if self._commands:
+            self._link.send(self._damping)
+
+    def _send(self, setpoint: Setpoint) -> None:
+        self._check_stopped()
+        self._link.send(self._pack(setpoint))
+
+    def _receive(self, deadline_ns: int) -> bool:
+        return self._link.receive(deadline_ns)
+
+    def _ticks(self, span_ns: int) -> Iterator[int]:
+        """The time, once per period."""
+        now_ns = next_ns = monotonic_ns()
+        end_ns = now_ns + span_ns
+        while now_ns < end_ns:
+            yield now_ns
+            next_ns = max(next_ns + self._period_ns, monotonic_ns())
+            sleep(max(0, next_ns - monotonic_ns()) / 1e9)
+            now_ns = monotonic_ns()
+
+    def _measure(self) -> Measurement:
+        return self._reading.measure(self._link, self._modes if self._mode else None)
+
+
+def _as_pd(setpoint: Setpoint, zeros: Vector) -> Setpoint:
+    if setpoint.mode is Mode.PD:
+        return setpoint
+    return Setpoint(Mode.PD, zeros, zeros, setpoint.effort, zeros, zeros)
+
+
+def _damped(first: Setpoint, share: float, damping: float) -> Setpoint:
+    """A setpoint on the way to damping."""
+    left = 1.0 - share
+    return first._replace(
+        velocity=tuple([left * number for number in first.velocity]),
+        effort=tuple([left * number for number in first.effort]),
+        kp=tuple([left * number for number in first.kp]),
+        kd=tuple([left * number + share * damping for number in first.kd]),
+    )
