@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from math import isfinite
 from time import monotonic_ns
-from typing import Any
 
 from safetypilot.bridge.contract import DriverError, Joint, Mode, Setpoint, Vector
 
