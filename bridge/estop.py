@@ -6,7 +6,8 @@ A thread of the bridge's own process waits on all of them, whatever the control 
 - SIGUSR1 to the bridge (`kill -USR1 PID`, from any shell)
 - a byte on a file: a FIFO, or the device of a stop button, whose loss is a stop too
 - a button of a joystick, or its loss
-- silence of the operator's heartbeat, where one is asked for
+- silence of the operator's heartbeat, where one is asked for, or of the supervisor's: while that is
+  frozen, Ctrl-C stops nothing
 
 `test` sends a word through each of them that can be tested without a person.
 """
@@ -28,7 +29,10 @@ from time import monotonic, monotonic_ns
 
 from safetypilot.bridge.contract import DriverError
 
-STOP, BEAT, TEST = b"estop", b"beat", b"test"
+SOCKET = "estop.sock"  # in the run's private directory
+STOP, TEST = b"estop", b"test"
+BEAT, ALIVE = b"beat", b"alive"  # the operator's, the supervisor's
+_WHOSE = {BEAT: "operator", ALIVE: "supervisor"}
 _EVENT = struct.Struct("<IhBB")  # linux/joystick.h, js_event: time, value, type, number
 _BUTTON = 1
 
@@ -39,19 +43,23 @@ class Wiring:
 
     Attributes:
         heartbeat_s: longest silence of the operator while the robot is active; 0: none asked for.
+        supervisor_s: the same of the supervisor.
         watch: a FIFO or device any byte of which is a stop.
         joystick: a device such as /dev/input/js0.
         button: of the joystick.
     """
 
     heartbeat_s: float = 0.0
+    supervisor_s: float = 0.0
     watch: str = ""
     joystick: str = ""
     button: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.heartbeat_s < float("inf"):
-            raise ValueError(f"heartbeat_s is {self.heartbeat_s}; it is a time, or 0 for none")
+        for name in ("heartbeat_s", "supervisor_s"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; it is a time, or 0 for none")
 
 
 class Lines:
@@ -69,7 +77,8 @@ class Lines:
         self._running = self._signal = False
         self._testing: dict[str, threading.Event] = {}
         self._expected = False
-        self._beat_ns = 0
+        self._beats = {BEAT: 0, ALIVE: 0}
+        self._longest_s = {BEAT: wiring.heartbeat_s, ALIVE: wiring.supervisor_s}
         self._thread = threading.Thread(target=self._wait, name="e-stop", daemon=True)
         self.garbage = 0
 
@@ -99,14 +108,18 @@ class Lines:
         self._running = True
         self._thread.start()
 
-    def expect(self, heartbeat: bool) -> None:
-        """From now on the operator's heartbeat is needed, or not any more."""
-        self._expected = heartbeat and self._wiring.heartbeat_s > 0
+    def expect(self, beating: bool) -> None:
+        """From now on the heartbeats are needed, or not any more."""
+        self._expected = beating
 
     @property
-    def beating(self) -> bool:
-        """Whether the operator has been heard of lately, where that is asked for."""
-        return not self._wiring.heartbeat_s or self._silence_s() < self._wiring.heartbeat_s
+    def missing(self) -> str:
+        """Whose heartbeat is asked for and has not been heard lately; empty: nobody's."""
+        now_ns = monotonic_ns()
+        for word, longest_s in self._longest_s.items():
+            if longest_s and now_ns - self._beats[word] > longest_s * 1e9:
+                return _WHOSE[word]
+        return ""
 
     def test(self, patience_s: float = 1.0) -> dict[str, str]:
         """Sends a word through each line; nothing stops by it.
@@ -162,18 +175,14 @@ class Lines:
                     self._hear()
                 elif not self._read(fd):
                     poll.unregister(fd)
-            if self._expected and self._silence_s() > self._wiring.heartbeat_s:
+            if self._expected and (whose := self.missing):
                 self._expected = False
-                limit = f"{self._wiring.heartbeat_s:g} s"
-                self._trip(f"the operator's heartbeat has been silent for {limit}")
-
-    def _silence_s(self) -> float:
-        return (monotonic_ns() - self._beat_ns) / 1e9
+                self._trip(f"the {whose}'s heartbeat is silent")
 
     def _hear(self) -> None:
         word, _, reason = self._socket.recv(4096).partition(b" ")
-        if word == BEAT:
-            self._beat_ns = monotonic_ns()
+        if word in self._beats:
+            self._beats[word] = monotonic_ns()
         elif word in (STOP, TEST):
             if word == STOP:
                 self._trip(reason.decode("utf-8", "replace") or "no reason given")
@@ -212,12 +221,13 @@ class Lines:
 
 
 def send(path: Path, word: bytes, reason: str = "") -> None:
-    """Says a word to the bridge that listens there.
+    """Says a word to the bridge that listens there; never blocks.
 
     Raises:
-        OSError: nobody does.
+        OSError: nobody listens, or it has not listened for long.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.setblocking(False)
         line.connect(str(path))
         line.send(word + (b" " + reason.encode() if reason else b""))
 

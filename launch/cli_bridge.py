@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from safetypilot.launch.runtime_dir import Running
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is told and kept.")]
-_BRIDGE = "safetypilot.nodes.bridge:Bridge"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,13 +37,14 @@ def register(app: typer.Typer) -> None:
 def _find(run: str | None) -> tuple[Running, str]:
     """The run with a bridge, and the bridge's name in it."""
     from safetypilot.launch import runtime_dir
+    from safetypilot.launch.plan import BRIDGE
 
     runs = [runtime_dir.find(run)] if run else runtime_dir.running()
     found = [
         (one, name)
         for one in runs
         for name, node in one.graph["nodes"].items()
-        if node["node"] == _BRIDGE
+        if node["node"] == BRIDGE
     ]
     if not found:
         which = f"run {run!r} has" if run else "no running graph has"
@@ -103,7 +103,7 @@ def _print_preflight(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     device = ", ".join(f"{name} {value}" for name, value in report["identity"].items())
-    own = report["watchdog_s"]
+    own, missing = report["watchdog_s"], report["heartbeat_missing"]
     lines = {
         "driver": report["driver"],
         "device": device or "NOT CONNECTED",
@@ -111,7 +111,7 @@ def _print_preflight(report: dict[str, Any]) -> None:
         "stops by": ", ".join(report["failsafes"]),
         "bridge's time-out": f"{report['command_timeout_s']:g} s without a command",
         "device's watchdog": f"{own:g} s" if own else "IT HAS NONE",
-        "operator": "there" if report["heartbeat"] else "HEARTBEAT MISSING",
+        "heartbeats": f"{missing}'s IS MISSING".upper() if missing else "heard, or not asked for",
         "graph": "commands" if report["commands"] else "SILENT",
     }
     screen = console()
@@ -156,9 +156,8 @@ def deactivate(reason: Reason = "", run: RunName = None, json: Json = False) -> 
 
 def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
     """Stop the robot now, by a line of its own that needs no graph; it stays so until `reset`."""
-    from safetypilot.bridge.estop import STOP, send
+    from safetypilot.bridge.estop import SOCKET, STOP, send
     from safetypilot.launch.attach import asker
-    from safetypilot.nodes.bridge import SOCKET
     from safetypilot.nodes.kernel.errors import KernelError
 
     found, name = _find(run)

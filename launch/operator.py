@@ -12,10 +12,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from safetypilot.bridge.estop import BEAT, STOP, send
+from safetypilot.bridge.estop import BEAT, SOCKET, STOP, send
 from safetypilot.launch.attach import asker
 from safetypilot.launch.errands import Errands
-from safetypilot.nodes.bridge import SOCKET
 
 BEAT_S = 0.05
 _LOOK_S = 0.5  # between two looks at the state

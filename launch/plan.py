@@ -10,6 +10,7 @@ from safetypilot.nodes.kernel.node import Spec
 from safetypilot.nodes.kernel.topics import TOPICS
 
 SUPERVISOR = "supervisor"  # the name under which the supervisor reads streams
+BRIDGE = "safetypilot.nodes.bridge:Bridge"
 EPISODE, OBSERVATION, COMMAND = "episode", "observation", "command"
 
 

@@ -12,15 +12,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from safetypilot.bridge.estop import ALIVE, SOCKET, send
 from safetypilot.launch import attach, runtime_dir, swapping
 from safetypilot.launch.children import Reaper, describe_code, end_all
 from safetypilot.launch.crews import Crew, assemble
 from safetypilot.launch.errands import Errands
 from safetypilot.launch.members import Member, State
-from safetypilot.launch.plan import EPISODE, Step
+from safetypilot.launch.plan import BRIDGE, EPISODE, Step
 from safetypilot.launch.progress import Death, Run, handle_signals
 from safetypilot.launch.shared import Shared
 from safetypilot.nodes.kernel.errors import KernelError
@@ -57,6 +60,7 @@ class Supervisor:
         self._script = list(run.plan.script)
         self._scripting = False
         self._hanging: set[str] = set()
+        self._lines: list[Path] = []  # on which a bridge hears that we are alive
         self._lacking: set[str] = set()  # what the machine refuses, each said once
         self._decode = Codec(EpisodeReport, Interface.from_dict(run.plan.interface).dims).decode
 
@@ -85,6 +89,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         endpoints = Endpoints(folder)
         endpoints.make()
+        self._lines = [folder / SOCKET for node in self.plan.nodes if node.node == BRIDGE]
         self.runtime.describe({**self.plan.describe(), "run_dir": str(run.run_dir)})
         run.rows = lambda: {member.name: member.row() for member in self.members.values()}
         self._inbox = Inbox(endpoints, (EPISODE,) if self.plan.writer(EPISODE) else ())
@@ -128,6 +133,9 @@ class Supervisor:
         self._activations.collect()
         self._errands.collect()
         self._follow_script()
+        for line in self._lines:
+            with suppress(OSError):  # a bridge that is not there, or frozen, needs no heartbeat
+                send(line, ALIVE)
         self._show(self.progress)
 
     def _listen(self, timeout_s: float) -> bool:

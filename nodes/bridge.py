@@ -20,7 +20,7 @@ import numpy as np
 
 from safetypilot.bridge import calibration, registry
 from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint
-from safetypilot.bridge.estop import Lines, Wiring
+from safetypilot.bridge.estop import SOCKET, Lines, Wiring
 from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition
 from safetypilot.bridge.limits import Escalation, Limiter
 from safetypilot.nodes.bridge_config import BridgeConfig, check_fit, describe, find_body, tightened
@@ -30,7 +30,7 @@ from safetypilot.nodes.kernel.node import Context
 from safetypilot.nodes.kernel.process import main
 from safetypilot.nodes.plant import FAILSAFE, Array, Order, Outcome, Plant, parts_of_a_step
 
-LATCH, SOCKET = "estop-bridge", "estop.sock"  # in the run's private directory
+LATCH = "estop-bridge"  # in the run's private directory
 _TOO_OLD = 2  # periods after which a state of the device is no observation any more
 _WORST = 2  # level of the limiter at which the robot is taken down
 
@@ -74,8 +74,7 @@ class Bridge(Plant):
             )
             self._escalation = Escalation(config.cuts, config.window)
             self._joints = Joints(places, self._mode, limits, config.ramp_s)
-            wiring = Wiring(config.heartbeat_s, config.watch, config.joystick, config.button)
-            self._open(wiring)
+            self._open(config.wiring)
         except (DriverError, ValueError) as error:
             self.close()
             raise NodeError(str(error)) from None
@@ -208,7 +207,7 @@ class Bridge(Plant):
 
     def _arm(self, cause: str, now_ns: int) -> None:
         """Once, and never again by itself."""
-        if not self._lines.beating:
+        if self._lines.missing:
             return
         self._arms_itself = False
         try:
@@ -336,8 +335,9 @@ class Bridge(Plant):
         Raises:
             DriverError: not now.
         """
-        if not self._lines.beating:
-            raise DriverError("the operator's heartbeat is missing: `safetypilot bridge operator`")
+        if whose := self._lines.missing:
+            mend = ": `safetypilot bridge operator`" if whose == "operator" else ""
+            raise DriverError(f"the {whose}'s heartbeat is missing{mend}")
         if now_ns - self._commanded_ns > self._timeout_ns:
             raise DriverError("the graph commands nothing yet; see `safetypilot nodes`")
         measured = self._life.activate(Mode(self._body.mode), cause)
@@ -358,7 +358,7 @@ class Bridge(Plant):
             "identity": self._life.identity,
             "calibration": self._calibration.id,
             "tested": self._tested,
-            "heartbeat": self._lines.beating,
+            "heartbeat_missing": self._lines.missing,
             "commands": self.context.clock.now_ns() - self._commanded_ns < self._timeout_ns,
             "position": list(self._measured.position) if self._measured else [],
             **describe(self.config, self._description),

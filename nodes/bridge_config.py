@@ -9,6 +9,7 @@ from math import isfinite, isinf
 from typing import Any
 
 from safetypilot.bridge.contract import Description, DriverError, Joint, Mode
+from safetypilot.bridge.estop import Wiring
 from safetypilot.envs import registry as envs
 from safetypilot.envs.body import Body
 
@@ -36,7 +37,7 @@ class BridgeConfig:
         silence_s: of the device, after which it is stopped.
         cuts, window: limits that had to cut so many of so many commands are one level worse; at
             the second the robot is taken down.
-        heartbeat_s, watch, joystick, button: e-stop lines (bridge/estop.py).
+        heartbeat_s, supervisor_s, watch, joystick, button: e-stop lines (bridge/estop.py).
         latch: a file that keeps an e-stop beyond the run; else it lasts as long as the run.
         self_test: test e-stop and the device's watchdog at every start.
         episode_steps: control steps of an episode; else the environment's.
@@ -57,6 +58,7 @@ class BridgeConfig:
     cuts: int = 50
     window: int = 100
     heartbeat_s: float = 0.0
+    supervisor_s: float = 2.0
     watch: str = ""
     joystick: str = ""
     button: int = 0
@@ -83,6 +85,11 @@ class BridgeConfig:
     @property
     def driver_options(self) -> dict[str, Any]:
         return dict((self.options or {}).get(self.driver, {}))
+
+    @property
+    def wiring(self) -> Wiring:
+        names = [field.name for field in fields(Wiring)]
+        return Wiring(**{name: getattr(self, name) for name in names})
 
 
 def find_body(env: str) -> tuple[Body, int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Spec(NamedTuple):
-    """What an array field must be: little-endian dtype, shape by symbol or number, finite or not."""
+    """What an array field must be: little-endian dtype, shape by symbol or number, finiteness."""
 
     dtype: str
     shape: tuple[str, ...]

@@ -13,7 +13,7 @@ from time import monotonic, sleep
 import pytest
 
 from safetypilot.bridge.contract import DriverError
-from safetypilot.bridge.estop import BEAT, STOP, Lines, Wiring, send
+from safetypilot.bridge.estop import ALIVE, BEAT, STOP, Lines, Wiring, send
 
 
 class Bridge:
@@ -93,23 +93,34 @@ def test_only_the_joysticks_button_stops(
 def test_the_heartbeat_is_needed_only_while_it_is_expected(open_bridge) -> None:
     bridge = open_bridge(heartbeat_s=0.3)
     sleep(0.4)
-    assert not bridge.reasons and not bridge.lines.beating
+    assert not bridge.reasons and bridge.lines.missing == "operator"
     send(bridge.path, BEAT)
     deadline = monotonic() + 10
-    while not bridge.lines.beating and monotonic() < deadline:
+    while bridge.lines.missing and monotonic() < deadline:
         sleep(0.005)
     bridge.lines.expect(True)
     for _ in range(10):
         send(bridge.path, BEAT)
         sleep(0.05)
-    assert not bridge.reasons and bridge.lines.beating
-    assert "heartbeat has been silent for 0.3 s" in bridge.reason()
+    assert not bridge.reasons and not bridge.lines.missing
+    assert bridge.reason() == "the operator's heartbeat is silent"
+
+
+def test_a_frozen_supervisor_is_silent_too(open_bridge) -> None:
+    bridge = open_bridge(supervisor_s=0.3)
+    send(bridge.path, ALIVE)
+    deadline = monotonic() + 10
+    while bridge.lines.missing and monotonic() < deadline:
+        sleep(0.005)
+    bridge.lines.expect(True)
+    assert not bridge.reasons
+    assert bridge.reason() == "the supervisor's heartbeat is silent"
 
 
 def test_without_a_heartbeat_asked_for_silence_is_no_matter(open_bridge) -> None:
     bridge = open_bridge()
     bridge.lines.expect(True)
-    assert bridge.lines.beating and bridge.reason(0.2) == ""
+    assert not bridge.lines.missing and bridge.reason(0.2) == ""
 
 
 def test_the_lines_are_tested_without_stopping(open_bridge, tmp_path: Path) -> None:

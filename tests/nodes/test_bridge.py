@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from robots import Robot
 
-from safetypilot.bridge.estop import STOP, send
+from safetypilot.bridge.estop import SOCKET, STOP, send
 from safetypilot.envs import registry
 from safetypilot.envs.maze_body import REACH
-from safetypilot.nodes.bridge import LATCH, SOCKET, Bridge, BridgeConfig
+from safetypilot.nodes.bridge import LATCH, Bridge, BridgeConfig
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.interface import Interface
@@ -36,7 +36,10 @@ class Flight:
         interface = {key: description[key] for key in Interface.__dataclass_fields__}
         self.bench = Bench(
             Bridge,
-            BridgeConfig(env="maze", driver=DRIVER, options={DRIVER: options or {}}, **config),
+            BridgeConfig(
+                env="maze", driver=DRIVER, options={DRIVER: options or {}},
+                **{"supervisor_s": 0.0, **config},
+            ),
             folder,
             interface=Interface.from_dict(interface),
         )
