@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safetypilot.launch.cli_common import InputError, Json, RunName, console, print_json, print_line
+from safetypilot.launch.cli_common import (
+    InputError,
+    Json,
+    RunName,
+    choose,
+    console,
+    print_json,
+    print_line,
+)
 
 if TYPE_CHECKING:
     from safetypilot.launch.runtime_dir import Running
@@ -31,7 +40,28 @@ def register(app: typer.Typer) -> None:
     verbs.command(epilog='Example: safetypilot bridge estop --reason "smoke"')(estop)
     verbs.command(epilog='Example: safetypilot bridge reset --reason "it was toast"')(reset)
     verbs.command(epilog="Example: safetypilot bridge operator")(operator)
+    verbs.command(
+        epilog="Example: safetypilot bridge device quadruped --events robot.jsonl",
+        context_settings={
+            "allow_extra_args": True,
+            "ignore_unknown_options": True,
+            "help_option_names": [],
+        },
+    )(device)
     app.add_typer(verbs, name="bridge")
+
+
+def device(
+    name: Annotated[str, typer.Argument(help="mujoco, quadruped, dynamixel or ros2.")],
+    context: typer.Context,
+) -> None:
+    """Start a simulated device, in this terminal; after its name, -h shows its own options."""
+    names = ("mujoco", "quadruped", "dynamixel", "ros2")
+    if name in ("-h", "--help"):
+        print_line(context.get_help())
+        return
+    module = f"safetypilot.bridge.devices.{choose('simulated device', name, names)}"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *context.args])
 
 
 def _find(run: str | None) -> tuple[Running, str]:
