@@ -8,7 +8,7 @@ uses the same code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import hypot
+from math import acos
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,9 +43,10 @@ class QuadrupedBody:
     """See envs/body.py.
 
     Observation (32,): where gravity points in the trunk's frame (unit vector), gyroscope, joint
-    angles and speeds, commanded height and yaw. Action (12,): target angles, from a middle
-    pose, that the motors pull to. A fall is a tilt that no recovery comes back from; lying level is none. The
-    commands change with the steps that were judged; success is to hold the last of them at the end.
+    angles and speeds, commanded height and yaw. Action (12,): target angles, from a middle pose,
+    that the motors pull to. A fall is a tilt that nothing comes back from; to lie level is none.
+    The commands change with the steps that were judged; success is to hold the last of them at the
+    end.
     """
 
     joints = names.JOINTS
@@ -94,7 +95,7 @@ class QuadrupedBody:
         """Counts the step: what it was worth, what it cost, whether the task is done."""
         height_command, yaw_command = after[-2:].tolist()
         pose = pose_of(after)
-        tilt = hypot(pose.roll, pose.pitch)
+        tilt = tilt_of(after)
         fallen = not tilt <= names.FALLEN
         off = abs(pose.height - height_command), abs(pose.yaw - yaw_command)
         holds = off[0] <= names.HEIGHT_TOLERANCE and off[1] <= names.YAW_TOLERANCE
@@ -127,3 +128,8 @@ def gravity(quaternion: Numbers) -> tuple[float, float, float]:
 def pose_of(observation: Array) -> legs.Pose:
     """The trunk's pose over its feet, from an observation (32,)."""
     return legs.pose_of(observation[6:18].tolist(), observation[:3].tolist())
+
+
+def tilt_of(observation: Array) -> float:
+    """Of the trunk against the horizontal, rad, from an observation (32,)."""
+    return acos(min(max(-float(observation[2]), -1.0), 1.0))

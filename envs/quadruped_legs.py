@@ -92,7 +92,7 @@ def leg_angles(leg: int, p: Point) -> tuple[float, float, float]:
     return hip, thigh, calf
 
 
-def tilt_of(gravity: Sequence[float]) -> tuple[float, float]:
+def roll_and_pitch(gravity: Sequence[float]) -> tuple[float, float]:
     """Roll and pitch of a trunk that sees gravity there, a unit vector."""
     x, y, z = gravity
     return atan2(-y, -z), atan2(x, hypot(y, z))
@@ -104,7 +104,7 @@ def pose_of(q: Sequence[float], gravity: Sequence[float]) -> Pose:
     The height is the feet's mean distance below, the yaw the turn that brings the planted feet
     nearest to where they are.
     """
-    roll, pitch = tilt_of(gravity)
+    roll, pitch = roll_and_pitch(gravity)
     cr, sr, cp, sp = cos(roll), sin(roll), cos(pitch), sin(pitch)
     level = []
     for x, y, z in feet(q):

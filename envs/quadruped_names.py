@@ -37,7 +37,7 @@ YAWS = (-0.25, 0.25)  # rad, of the trunk over the feet
 
 MIDDLE = (0.35, 1.05, -2.0)  # rad, hip of the left side, thigh and calf: half up
 REACH = (0.6, 0.75, 0.8)  # rad, that targets may be away from there
-CROUCH = (0.0, 0.16, -0.42)  # rad away from there: 0.11 m high, just off the ground
+CROUCH = (0.0, 0.14, -0.38)  # rad away from there: 0.12 m high, just off the ground
 
 FALLEN = 0.8  # rad of tilt
 HEIGHT_TOLERANCE = 0.02  # m
