@@ -64,8 +64,8 @@ class Flight:
         self.out = out
         self._taps: list[Tap] = []
 
-    def start(self, *arguments: str) -> Flight:
-        """Launches the graph and waits until the arbiter is armed."""
+    def start(self, *arguments: str, nodes: tuple[str, ...] = NODES) -> Flight:
+        """Launches a graph of these nodes and waits until the arbiter is armed."""
         with open(self.out.with_suffix(".log"), "w") as log:
             self.process = subprocess.Popen(
                 [*SAFETYPILOT, "launch", *arguments, "--out", str(self.out)],
@@ -74,7 +74,7 @@ class Flight:
             )
         self.run = eventually(self._find, PATIENCE_S, f"a run in {self.out}")
         self.ask = attach.asker(self.run.path)
-        eventually(lambda: len(self.pids()) >= len(NODES), PATIENCE_S, "all nodes")
+        eventually(lambda: len(self.pids(nodes)) >= len(nodes), PATIENCE_S, "all nodes")
         eventually(self._armed, PATIENCE_S, "an armed arbiter")
         return self
 
@@ -120,8 +120,8 @@ class Flight:
                     return pid
         return None
 
-    def pids(self) -> dict[str, int]:
-        found = {node: self.pid(node) for node in NODES}
+    def pids(self, nodes: tuple[str, ...] = NODES) -> dict[str, int]:
+        found = {node: self.pid(node) for node in nodes}
         return {node: pid for node, pid in found.items() if pid is not None}
 
     def tap(self, topic: str) -> Callable[[float], Any]:
