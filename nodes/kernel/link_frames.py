@@ -47,7 +47,7 @@ FIELDS: dict[Kind, tuple[type[Any], ...]] = {
     Kind.HELLO: (int, str, str, int, str, int, dict),
     Kind.WELCOME: (str, str, int, int, dict),  # host, run, process; as above
     Kind.NO: (str,),  # why
-    Kind.READY: (),  # knows the clocks, takes data
+    Kind.READY: (bool,),  # knows the clocks, takes data; whether it knows that of the other
     Kind.PING: (int,),  # asked_ns
     Kind.PONG: (int, int, int),  # asked_ns, heard_ns, answered_ns
     Kind.LATEST: (str, int, bytes, dict),  # topic, number, frame, taken

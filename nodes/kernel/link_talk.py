@@ -105,6 +105,8 @@ class Talk:
             if now_ns - self._asked_ns >= (FIRST_PING_NS if quick else PING_NS):
                 self._asked_ns = now_ns
                 self.say(Kind.PING, self._now())
+                if self._ready and not self.up:
+                    self.say(Kind.READY, False)
             self.next_ns = self._asked_ns + (FIRST_PING_NS if quick else PING_NS)
         elif self.me.calls:
             self._called_ns = self._called_ns or now_ns
@@ -158,11 +160,14 @@ class Talk:
         elif kind is Kind.PONG:
             self.clock.add(fields[0], fields[1], fields[2], now_ns)
             if self.clock.samples >= FIRST_PINGS and not self._ready:
-                self._ready = self.say(Kind.READY)
+                self._ready = True
                 self._look()
+                self.say(Kind.READY, self.up)
         elif kind is Kind.READY:
             self._peer_ready = True
             self._look()
+            if self._ready and not fields[0]:
+                self.say(Kind.READY, self.up)
         elif kind is Kind.BYE:
             self.finish(str(fields[0]), True)
 

@@ -20,6 +20,7 @@ from safetypilot.nodes.kernel.testing import INTERFACE
 from safetypilot.nodes.kernel.transport import Endpoints, Inbox
 from safetypilot.nodes.kernel.wire import codecs
 
+Topics = tuple[str, ...]
 CODECS = codecs(INTERFACE.dims)
 OUT, BACK, STREAMS = ("observation",), ("proposal", "risk"), ("transition", "episode")
 PERIOD_NS = 20_000_000
@@ -61,7 +62,7 @@ class Side:
         spec = Spec(
             "link", "x:y", {}, INTERFACE.to_dict(), period_ns, 0, str(root), str(root),
             readers=streams, boards=self._fds, places=dict.fromkeys(config.sends, 0),
-            bells=dict.fromkeys(config.receives, [self.bell]), bell=self._bell,
+            bells={topic: [self.bell] for topic in config.receives}, bell=self._bell,
         )  # fmt: skip
         shape = shaped({"sends": config.sends, "receives": config.receives})
         self._writers = {
