@@ -35,10 +35,9 @@ from safetypilot.bridge.devices.imperfections import Chance, Delay
 from safetypilot.bridge.devices.mujoco_control import Control
 from safetypilot.bridge.devices.mujoco_door import Door, Link
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions
-from safetypilot.bridge.devices.mujoco_robot import LONGEST_TICK_S, Robot, load
+from safetypilot.bridge.devices.mujoco_robot import LONGEST_TICK_S, Robot, identity, load
 from safetypilot.bridge.devices.mujoco_world import World
 from safetypilot.bridge.protocols.mujoco import (
-    VERSION,
     Cause,
     CommandCodec,
     Head,
@@ -171,7 +170,7 @@ class Device:
     def _hello(self, link: Link, head: Head, _: dict[str, Any], __: int) -> dict[str, Any]:
         self._door.admit(link, head)
         self._commands.clear()
-        return self._identity()
+        return identity(self._options, self._robot)
 
     def _arm(self, _: Link, __: Head, body: dict[str, Any], now_ns: int) -> None:
         self._commands.clear()
@@ -200,28 +199,6 @@ class Device:
         touches = self._world.touches
         self._control.place(tuple(map(float, position)))
         return {"touches": touches}
-
-    def _identity(self) -> dict[str, Any]:
-        robot, options = self._robot, self._options
-        return {
-            "session": self._door.session,
-            "model": robot.name,
-            "serial": f"mujoco-{robot.serial}",
-            "firmware": f"safetypilot-mujoco {VERSION}",
-            "joints": robot.names,
-            "mode": robot.modes[0],
-            "sensors": {sensor.name: sensor.size for sensor in robot.sensors},
-            "obstacles": options.obstacles,
-            "state_rate_hz": 1.0 / self._tick_s,
-            "time_factor": options.time_factor,
-            "timestep_s": float(robot.model.opt.timestep),
-            "watchdog_s": options.watchdog_s,
-            "ramp_s": options.ramp_s,
-            "kp": robot.kp.tolist(),
-            "kd": robot.kd.tolist(),
-            "damping": robot.damping.tolist(),
-            "pid": os.getpid(),
-        }
 
     # What goes.
 
@@ -299,6 +276,7 @@ def main() -> None:
     os.chdir(door.path.parent)  # where MuJoCo may leave its log
     settle(arguments)
     ready(log, socket=str(door.path), pid=os.getpid())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what MuJoCo says
     device.serve(stop)
     door.close()
     log.end(**device.counters())

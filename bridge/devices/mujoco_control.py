@@ -40,6 +40,7 @@ class Control:
         self.acknowledged = self.delay_ns = 0
         self._under = Status.OFF  # what the device does as far as nobody commands
         self._rest = Status.OFF  # where a release leads to
+        self._risen = 0.0  # steps of the ramp
         self._fed_ns: int | None = None  # None: nobody has to feed the watchdog
 
     def arm(self, mode: str, now_ns: int) -> None:
@@ -115,10 +116,7 @@ class Control:
 
     def place(self, position: Vector) -> None:
         """Puts the joints there, at rest; whoever has them is to stay there."""
-        self._world.place(position)
-        if self._under is Status.HOLDING:
-            self._world.hold()
-        self._world.stay(self._mode)
+        self._world.place(position, self._mode, self._under is Status.HOLDING)
         self._log("placed", position=position)
 
     def watch(self, now_ns: int) -> None:
@@ -132,22 +130,26 @@ class Control:
         if not steps:
             return
         if self.status is Status.RISING:
-            self._world.lead = min(1.0, self._world.lead + steps / self._ramp_steps)
+            self._move_lead(steps)
             if self._world.lead == 1.0:
                 self.status = Status.ACTIVE
         elif self.status is Status.RELEASING:
-            self._world.lead = max(0.0, self._world.lead - steps / self._ramp_steps)
+            self._move_lead(-steps)
             if self._world.lead == 0.0:
                 self._settle(self._rest)
         self._world.step(steps)
         if self._world.diverged and self.cause is Cause.NONE:
             self.damp(Cause.DIVERGED)
 
+    def _move_lead(self, steps: int) -> None:
+        self._risen = min(self._ramp_steps, max(0.0, self._risen + steps))
+        self._world.lead = self._risen / self._ramp_steps
+
     def _settle(self, rest: Status) -> None:
         """At rest, nobody in command."""
         if not rest is self._under is Status.HOLDING:  # which would creep
             self._fall_back(rest)
-        self._world.lead = 0.0
+        self._world.lead = self._risen = 0.0
         self.status = rest
 
     def _fall_back(self, rest: Status) -> None:

@@ -36,7 +36,7 @@ class MujocoOptions:
             "position", "velocity", "effort" or "pd".
         keyframe: of the model, from where it starts.
         start: joint positions that differ from that.
-        kp, kd: of the servos; by default critically damped at 15 rad/s, without load.
+        kp, kd: of the servos; by default critically damped at 15 rad/s where it starts, in the air.
         damping: of a joint that nobody may command, N m s/rad or N s/m; by default the servo's kd.
         ramp_s: in which the commander's gains rise and fall, of the device.
         rest: what `deactivate` leaves: "damping", "hold" or "off".

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetypilot.bridge.contract import DriverError, Joint, Mode, Vector
 from safetypilot.bridge.devices import mujoco_actuators as actuators
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions, for_each
+from safetypilot.bridge.protocols.mujoco import VERSION
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -130,7 +131,8 @@ def load(options: MujocoOptions) -> Robot:
     if options.timestep_s is not None:
         model.opt.timestep = options.timestep_s
     _check_rate(model, options)
-    inertia = tuple(1.0 / model.dof_invweight0[model.jnt_dofadr[joint]] for joint in joints)
+    start = _start(model, options, names)
+    inertia = _inertia(model, start, joints)
     kd = for_each(options.kd, "kd", names, tuple(2.0 * STIFFNESS * m for m in inertia))
     kp = for_each(options.kp, "kp", names, tuple(STIFFNESS**2 * m for m in inertia))
     return Robot(
@@ -147,10 +149,30 @@ def load(options: MujocoOptions) -> Robot:
         np.array(kp),
         np.array(kd),
         np.array(for_each(options.damping, "damping", names, kd)),
-        _start(model, options, names),
+        start,
         _sensors(model),
         *_geoms(model, options),
     )
+
+
+def identity(options: MujocoOptions, robot: Robot) -> dict[str, Any]:
+    """What the device says of itself, JSON-able; a driver with the same options knows it too."""
+    return {
+        "model": robot.name,
+        "serial": f"mujoco-{robot.serial}",
+        "firmware": f"safetypilot-mujoco {VERSION}",
+        "joints": list(robot.names),
+        "mode": str(robot.modes[0]),
+        "sensors": {sensor.name: sensor.size for sensor in robot.sensors},
+        "obstacles": options.obstacles,
+        "time_factor": options.time_factor,
+        "timestep_s": float(robot.model.opt.timestep),
+        "watchdog_s": options.watchdog_s,
+        "ramp_s": options.ramp_s,
+        "kp": robot.kp.tolist(),
+        "kd": robot.kd.tolist(),
+        "damping": robot.damping.tolist(),
+    }
 
 
 def _joint_index(model: Any, name: str) -> int:
@@ -221,6 +243,20 @@ def _start(model: Any, options: MujocoOptions, names: Sequence[str]) -> Floats:
     where = [int(model.jnt_qposadr[model.joint(name).id]) for name in names]
     start[where] = for_each(options.start, "start", names, tuple(start[where].tolist()))
     return start
+
+
+def _inertia(model: Any, start: Floats, joints: Sequence[int]) -> Vector:
+    """What each joint has to accelerate while the others are held, kg m^2 or kg."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = start
+    mujoco.mj_forward(model, data)
+    found = []
+    for joint in joints:
+        unit, column = np.zeros(model.nv), np.zeros(model.nv)
+        unit[model.jnt_dofadr[joint]] = 1.0
+        mujoco.mj_mulM(model, data, column, unit)
+        found.append(float(unit @ column))
+    return tuple(found)
 
 
 def _sensors(model: Any) -> tuple[Sensor, ...]:

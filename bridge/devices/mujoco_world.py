@@ -18,6 +18,13 @@ from safetypilot.bridge.devices.common import Push
 from safetypilot.bridge.devices.mujoco_robot import Floats, Robot
 
 
+_ASTRAY = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+)
+
+
 class _Law(NamedTuple):
     """force = offset - kp position - kd velocity, of each joint."""
 
@@ -42,6 +49,7 @@ class World:
         self._own_gain = np.array(robot.model.actuator_gainprm[robot.own])
         self._own_bias = np.array(robot.model.actuator_biasprm[robot.own])
         self._looks = bool(robot.obstacles.any())
+        self._warnings = [self._data.warning[int(each)] for each in _ASTRAY]
         self._pushes = [(push, robot.model.body(push.body).id) for push in pushes]
         self.ticks = self.touches = 0
         self.diverged = False
@@ -49,7 +57,8 @@ class World:
         self._off = _Law(nothing, nothing, nothing)
         self._failsafe = self._commanded = self._off
         self._lead = 0.0
-        self._restart(robot.start)
+        self._data.qpos[:] = robot.start
+        mujoco.mj_forward(self._model, self._data)
 
     @property
     def time_ns(self) -> int:
@@ -134,7 +143,6 @@ class World:
     def step(self, steps: int) -> None:
         """So many steps of physics."""
         model, data = self._model, self._data
-        after = data.time + steps * self._step_s
         if self._looks or self._pushes:
             for _ in range(steps):
                 self._push()
@@ -145,26 +153,26 @@ class World:
         else:
             mujoco.mj_step(model, data, nstep=steps)
             self.ticks += steps
-        if abs(data.time - after) > 0.5 * self._step_s:  # MuJoCo resets what it cannot integrate
+        if any(warning.number for warning in self._warnings):  # MuJoCo began anew
             self.diverged = True
 
-    def place(self, position: Vector) -> None:
-        """The joints there at rest, all else as at the start.
+    def place(self, position: Vector, mode: Mode, holds: bool) -> None:
+        """The joints there at rest, all else as at the start; whoever moves them is to stay there.
 
-        What commander and failsafe want stays, and may be elsewhere: they are to be told anew.
+        Args:
+            mode: of the commander.
+            holds: the failsafe keeps positions.
         """
         start = np.array(self._robot.start)
         start[self._robot.positions] = position
-        self._restart(start)
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:] = start
+        self.stay(mode)
+        if holds:
+            self.hold()
+        mujoco.mj_forward(self._model, self._data)
         self.diverged = False
         self.touches += self._touching()
-
-    def _restart(self, qpos: Floats) -> None:
-        control = np.array(self._data.ctrl)
-        mujoco.mj_resetData(self._model, self._data)
-        self._data.ctrl[:] = control
-        self._data.qpos[:] = qpos
-        mujoco.mj_forward(self._model, self._data)
 
     def _push(self) -> None:
         for push, body in self._pushes:

@@ -19,17 +19,13 @@ from safetypilot.bridge.contract import (
     Vector,
 )
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions
-from safetypilot.bridge.devices.mujoco_robot import CONTACT, Robot, find_model, load
+from safetypilot.bridge.devices.mujoco_robot import CONTACT, Robot, find_model, identity, load
 from safetypilot.bridge.drivers.mujoco_link import ANSWER_S, Child, Inlet, Link
 from safetypilot.bridge.drivers.vetting import vet
 from safetypilot.bridge.protocols.mujoco import Cause, Kind, State, StateCodec, Status
 
 _RESTS = {"damping": Status.DAMPING, "hold": Status.HOLDING, "off": Status.OFF}
 _NAMES = {Status.OFF: "off", Status.DAMPING: "damping"}
-_EFFECTIVE = (
-    "joints", "mode", "watchdog_s", "time_factor", "timestep_s", "state_rate_hz", "ramp_s", "kp",
-    "kd", "damping",
-)  # fmt: skip
 _LATE_S = 0.02  # a state that is older is no news
 _TOO_LATE_S = 1.0  # beyond its time-out, for a watchdog
 _FAULTS: tuple[tuple[str, ...], ...] = (  # by cause
@@ -54,17 +50,8 @@ class MujocoDriver:
         self._options = options = options or MujocoOptions()
         robot = load(options)
         self.description = _describe(options, robot)
-        step_s = float(robot.model.opt.timestep)
-        self._expected = {
-            "serial": f"mujoco-{robot.serial}",
-            "joints": list(robot.names),
-            "mode": robot.modes[0],
-            "obstacles": options.obstacles,
-            "time_factor": options.time_factor,
-            "timestep_s": step_s,
-            "watchdog_s": options.watchdog_s,
-        }
-        self._step_ns = round(step_s * 1e9)
+        self._identity = identity(options, robot)
+        self._step_ns = round(self._identity["timestep_s"] * 1e9)
         self._sensors = [
             (its.name, slice(its.start, its.start + its.size)) for its in robot.sensors
         ]
@@ -95,21 +82,21 @@ class MujocoDriver:
         late_ns = round((_LATE_S + options.sensor_latency_s) * 1e9)
         inlet = Inlet(self._codec, late_ns, self.counters)
         self._link = link = Link(address, inlet, self._size)
-        for name, expected in self._expected.items():
-            if link.identity.get(name) != expected:
+        for name, expected in self._identity.items():
+            if (its := link.identity.get(name)) != expected:
                 raise DriverError(
-                    f"the MuJoCo device at {address} has {name} {link.identity.get(name)!r}, the "
-                    f"driver was told {expected!r}; give both the same options"
+                    f"the MuJoCo device at {address} has {name} {its!r}, the driver was told "
+                    f"{expected!r}; give both the same options"
                 )
         if options.obstacles:
             self._touches = link.newest.sensors[-1]
-        return {name: str(link.identity[name]) for name in ("model", "serial", "firmware")}
+        return {name: self._identity[name] for name in ("model", "serial", "firmware")}
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
         """Clears the counters; the device has taken its options when it started."""
-        link = self._connected()
+        self._connected().drain()
         self.counters.clear()
-        return {name: link.identity[name] for name in _EFFECTIVE}
+        return dict(self._identity)
 
     def check_watchdog(self) -> str:
         """Lets the device wait for commands that do not come, without torque."""
@@ -217,8 +204,7 @@ class MujocoDriver:
         link = self._link or self._connected()
         if self._stopped:
             raise DriverError("the driver was e-stopped; reset it first")
-        if link.newest.head.detail:
-            self._check_status(link.newest)
+        self._check_status(link.newest)
         try:
             numbers = vet("mujoco", setpoint, self._mode, self._size, deadline_ns)
         except (TypeError, OverflowError) as error:
@@ -248,8 +234,8 @@ class MujocoDriver:
 
     def _check_status(self, state: State) -> None:
         """Raises DriverError if the device has taken over by itself."""
-        if faults := _faults(state):
-            raise DriverError(f"{faults[0]}; reset it first")
+        if state.head.detail:
+            raise DriverError(f"{_FAULTS[state.head.detail][0]}; reset it first")
 
     def _wait_until(self, holds: Callable[[State], bool], patience_s: float, else_: str) -> None:
         """Looks at states until one is as wanted.
@@ -263,8 +249,7 @@ class MujocoDriver:
             state = link.newest
             if holds(state):
                 return
-            if state.head.detail:
-                self._check_status(state)
+            self._check_status(state)
             while link.newest is state:
                 if not link.wait(until_ns):
                     raise DriverError(f"the MuJoCo device failed: {else_}")
@@ -288,13 +273,9 @@ class MujocoDriver:
             state.effort,
             sensors,
             True,
-            _faults(state),
+            _FAULTS[state.head.detail],
         )
         return last
-
-
-def _faults(state: State) -> tuple[str, ...]:
-    return _FAULTS[state.head.detail]
 
 
 def _describe(options: MujocoOptions, robot: Robot) -> Description:

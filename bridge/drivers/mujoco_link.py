@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic_ns
@@ -50,8 +51,9 @@ class Child:
             sys.executable, "-P", "-m", "safetypilot.bridge.devices.mujoco",
             "--options", json.dumps(told), "--end-after", str(_END_AFTER_S),
         ]  # fmt: skip
+        self._said = tempfile.TemporaryFile()  # a pipe might fill up, and block it
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -67,9 +69,10 @@ class Child:
             raise DriverError(f"the device did not start within {PATIENCE_S:g} s")
         line = out.readline()
         if not line:
-            _, said = self._process.communicate()
-            last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            raise DriverError(f"the device did not start: {last or self._process.returncode}")
+            code = self._process.wait(PATIENCE_S)
+            self._said.seek(0)
+            last = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise DriverError(f"the device did not start: {last or f'exit code {code}'}")
         return str(json.loads(line)["socket"])
 
     def end(self) -> None:
@@ -79,9 +82,9 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._said.close()
 
 
 class Inlet:
@@ -105,12 +108,13 @@ class Inlet:
         """
         self._codec, self._late_ns, self._counters = codec, late_ns, counters
         self.state: State | None = None
-        self.received_ns = self.session = self._seq = 0
+        self._found: State | None = None  # since the last `conclude`
+        self._found_ns = self.received_ns = self.session = self._seq = 0
         self.answer: dict[str, Any] = {}
         self.answered, self.is_after = 0, False
 
     def take(self, frame: memoryview, now_ns: int) -> None:
-        """Keeps what a frame says, if it is good."""
+        """Looks at what a frame says; `conclude` is to follow the last of them."""
         try:
             head = read_head(frame)
             if head.kind == Kind.ANSWER:
@@ -126,7 +130,7 @@ class Inlet:
         if self.session not in (0, head.session):
             raise Refused("foreign")
         self.answer, self.answered = body_of(frame), head.seq
-        self.session, self.is_after = head.session, False
+        self.session, self.is_after, self._found = head.session, False, None
 
     def _take_state(self, head: Head, frame: memoryview, now_ns: int) -> None:
         if head.session != self.session:
@@ -136,10 +140,17 @@ class Inlet:
         state = self._codec.unpack(head, frame)
         if self._seq and head.seq > self._seq + 1:
             self._count("lost", head.seq - self._seq - 1)
-        self._seq = head.seq
-        if now_ns - head.stamp_ns > self._late_ns:
-            raise Refused("late")
-        self.state, self.received_ns, self.is_after = state, now_ns, True
+        self._seq, self._found, self._found_ns = head.seq, state, now_ns
+
+    def conclude(self) -> None:
+        """Keeps the newest of the states that came, unless it is old already."""
+        state, self._found = self._found, None
+        if state is None:
+            return
+        if self._found_ns - state.head.stamp_ns > self._late_ns:
+            self._count("late")
+        else:
+            self.state, self.received_ns, self.is_after = state, self._found_ns, True
 
     def _count(self, cause: str, times: int = 1) -> None:
         self._counters[cause] = self._counters.get(cause, 0) + times
@@ -195,6 +206,7 @@ class Link:
             while size := receive(buffer):
                 inlet.take(buffer[:size], monotonic_ns())
         except BlockingIOError:
+            inlet.conclude()
             return
         except OSError as error:
             raise DriverError(f"the link to the MuJoCo device broke: {error.strerror}") from None
