@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -89,6 +90,7 @@ def topics(run: RunName = None, json: Json = False) -> None:
 
 def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
     """Emergency stop: failsafe only, until `safetypilot reset`. Without --run: of every run."""
+    from safetypilot.bridge.estop import SOCKET, STOP, send
     from safetypilot.launch import attach, runtime_dir
 
     runs = [runtime_dir.find(run)] if run else runtime_dir.running()
@@ -102,6 +104,8 @@ def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
     for found in runs:  # latches first: they hold whatever becomes of the requests
         attach.latch(found.latch, reason)
     for found in runs:
+        with suppress(OSError):  # there is no bridge
+            send(found.path / SOCKET, STOP, reason)
         ask = attach.asker(found.path, 2.0)
         outcomes[found.run_id] = attach.tell_all(ask, _stoppers(found.graph), "estop", reason)
     _tell("e-stopped", outcomes, json)
