@@ -26,10 +26,13 @@ TURN = 0.05  # rad of yaw
 HASTE = 2.0  # of the error that a target makes up for: the springs give way a little
 LEVEL, LEVEL_RATE = 0.5, 0.01  # of tilt, and s of its rate, that targets lean the other way
 
-# To lie down: the more it tilts, the faster, braked near the ground.
-DROP, DROP_MOST = 0.02, 0.13  # m that the target is below the trunk
-URGENT, URGENT_RATE = 0.4, 0.1  # m per rad of tilt; s of its rate that count as tilt
-BRAKE = 0.8  # of the height that is left
+# To lie down. Alarm is tilt and its rate: while there is some, it crouches at once, but off the
+# ground; where there is much, it drops; where there is none, it sinks.
+RATE = 0.1  # s, of the rate of tilt that counts as tilt
+ALARMED, EXTREME = (0.1, 0.2), (0.3, 0.5)  # rad: from none to some, from some to much
+SINK = 0.008  # m that the target is below the trunk
+CROUCHED = 0.14  # m
+DROP_MOST, BRAKE = 0.13, 1.2  # m; of the height that is left
 LEAN_MOST = 0.35  # rad
 CARRIED = (0.08, 0.12)  # m, of height: below the ground carries it all, above the legs do
 
@@ -57,10 +60,13 @@ def lie_down(observation: Array) -> Array:
     """Lowers the trunk to the ground from however it stands, and levels it on the way."""
     pose = pose_of(observation)
     x, y, _ = observation[3:6].tolist()
-    urgency = hypot(pose.roll, pose.pitch) + URGENT_RATE * hypot(x, y)
-    braked = max(BRAKE * (pose.height - names.LYING_HEIGHT), DROP)
+    tilt = hypot(pose.roll, pose.pitch) + RATE * hypot(x, y)
+    alarm = _ramp(tilt, ALARMED)
+    some = alarm * (1.0 - _ramp(tilt, EXTREME))
+    floor = names.LYING_HEIGHT + some * (CROUCHED - names.LYING_HEIGHT)
+    drop = SINK + alarm * min(DROP_MOST, BRAKE * max(pose.height - floor, 0.0))
     target = legs.Pose(
-        max(pose.height - min(DROP + URGENT * urgency, DROP_MOST, braked), names.LYING_HEIGHT),
+        max(pose.height - drop, min(floor, pose.height)),
         0.0,
         _within(-LEVEL * pose.roll, LEAN_MOST),
         _within(-LEVEL * pose.pitch, LEAN_MOST),
