@@ -1,0 +1,227 @@
+"""A driver behind limiter and life cycle, for programs that are no graph.
+
+A thread reads and writes at the driver's rate, so that neither the device's watchdog nor its
+commander depends on the pace of the program, which says where to go when it likes. When it says
+nothing for longer than the driver's command timeout the robot stands still: the position is held,
+speed is taken off, effort is none. When the process dies the device's own watchdog remains.
+
+    robot = Guarded(registry.create("mujoco", options), Mode.POSITION, Path("robot.estop"))
+    robot.start(calibration)
+    sent = robot.command((0.1, -0.2))       # what was really sent, limits included
+    robot.close()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic_ns, sleep
+
+from safetypilot.bridge.calibration import Calibration
+from safetypilot.bridge.contract import (
+    Description,
+    Driver,
+    DriverError,
+    Measurement,
+    Mode,
+    Setpoint,
+    Vector,
+)
+from safetypilot.bridge.lifecycle import Lifecycle, State, Transition
+from safetypilot.bridge.limits import Escalation, Limiter
+
+_SILENCE_S = 0.5  # of the device, after which it is stopped
+_PATIENCE_S = 2.0  # for the thread
+
+
+class Guarded:
+    """One robot, one program.
+
+    Attributes:
+        life: where the driver is; the transitions go to `told`.
+        failure: why the robot was stopped; empty: it was not.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        mode: Mode,
+        latch: Path,
+        *,
+        gains: tuple[float, float] = (0.0, 0.0),
+        ramp_s: float = 0.5,
+        told: Callable[[Transition], None] = lambda transition: None,
+    ) -> None:
+        """Open nothing.
+
+        Args:
+            latch: a file that keeps an e-stop.
+            gains: kp and kd of all joints, for mode `pd`; they rise from zero within `ramp_s`.
+        """
+        self.driver, self.mode = driver, mode
+        self.description: Description = driver.description
+        self.life = Lifecycle(driver, latch, monotonic_ns, told)
+        self.failure = ""
+        self._period_ns = round(1e9 / self.description.rate_hz)
+        self._timeout_ns = round(self.description.command_timeout_s * 1e9)
+        self._gains, self._ramp_ns = gains, ramp_s * 1e9
+        self._zeros: Vector = (0.0,) * len(self.description.joints)
+        self._wanted: Vector = self._zeros
+        self._wanted_ns = self._since_ns = 0
+        self._limiter: Limiter | None = None
+        self._measured: Measurement | None = None
+        self._turns = 0
+        self._turned = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing, self._ended = False, True
+
+    def start(self, calibration: Calibration | None = None, cause: str = "start") -> None:
+        """Connects, configures, tests the device's watchdog and activates; holds where it is.
+
+        Raises:
+            DriverError: one of them failed, or the robot is latched: `reset` first.
+        """
+        life = self.life
+        if life.state is State.DISCONNECTED:
+            life.connect(cause)
+        values = (calibration or Calibration()).check(self.description, life.identity)
+        life.configure(values, cause)
+        life.check_watchdog()
+        self._activate(cause)
+
+    def _activate(self, cause: str) -> None:
+        start = self.life.activate(self.mode, cause)
+        seconds = self._period_ns / 1e9 * self.description.time_factor
+        limiter = Limiter(self.description.joints, self.mode, seconds, Escalation())
+        self._since_ns = monotonic_ns()
+        limiter.start(start.position, self._device_ns(self._since_ns))
+        self._limiter, self._measured, self.failure = limiter, start, ""
+        self._wanted_ns, self._closing, self._ended = 0, False, False
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+        self._thread.start()
+
+    @property
+    def measured(self) -> Measurement:
+        """The newest state; while nothing is commanded, read just now.
+
+        Raises:
+            DriverError: there is none.
+        """
+        if self._ended and self.life.connected:
+            self._measured = self.driver.read(monotonic_ns() + self._period_ns)
+        if self._measured is None:
+            raise DriverError("connect first")
+        return self._measured
+
+    @property
+    def cuts(self) -> dict[str, int]:
+        """Limit -> how many setpoints it cut since the activation."""
+        return self._limiter.counts if self._limiter else {}
+
+    def command(self, numbers: Vector) -> Setpoint:
+        """Where to go from now on; what has been sent in the next turn.
+
+        Args:
+            numbers: positions, velocities or efforts, by the mode; what is not finite is refused
+                by the limiter, and the robot stands still.
+
+        Raises:
+            DriverError: the robot is not active any more, and why.
+        """
+        with self._turned:
+            self._wanted, self._wanted_ns = numbers, monotonic_ns()
+            turn = self._turns + 1
+            self._turned.wait_for(lambda: self._turns >= turn or self._ended, _PATIENCE_S)
+            if self._turns < turn or self._limiter is None:
+                raise DriverError(f"not active: {self.failure or 'start it first'}")
+            return self._limiter.sent
+
+    def estop(self, reason: str) -> None:
+        """From any thread or signal; latched until `reset`."""
+        self.life.trip(reason)
+        if self._ended:
+            self.life.estop(reason)
+
+    def reset(self, reason: str) -> None:
+        """Leaves a latched state, by a person's intent; `start` is to follow.
+
+        Raises:
+            DriverError: nobody says why, or the device is not healthy.
+        """
+        self._join()
+        self.life.reset(reason)
+
+    def close(self, cause: str = "closed") -> None:
+        """Takes the robot down gently and closes the driver."""
+        self._join()
+        self.life.close(cause)
+        self._measured = None
+
+    # The thread.
+
+    def _join(self) -> None:
+        self._closing = True
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+            self._thread = None
+
+    def _device_ns(self, now_ns: int) -> int:
+        return int(now_ns * self.description.time_factor)
+
+    def _run(self) -> None:
+        next_ns = monotonic_ns()
+        try:
+            while not self._closing:
+                next_ns = max(next_ns + self._period_ns, monotonic_ns())
+                self._turn(next_ns)
+                sleep(max(next_ns - monotonic_ns(), 0) / 1e9)
+        except DriverError as error:
+            self.life.fault(str(error))
+            self.failure = str(error)
+        if self.life.tripped:
+            self.failure = self.life.tripped
+            self.life.estop(self.life.tripped)
+        with self._turned:
+            self._ended = True
+            self._turned.notify_all()
+
+    def _turn(self, next_ns: int) -> None:
+        """One reading, one setpoint.
+
+        Raises:
+            DriverError: the robot has to be stopped, or was.
+        """
+        limiter = self._limiter
+        if self.life.tripped or limiter is None:
+            raise DriverError(self.life.tripped or "not active")
+        measured = self.driver.read(next_ns - self._period_ns // 4)
+        now_ns = monotonic_ns()
+        self._measured = measured
+        if measured.faults:
+            raise DriverError(f"the device says: {'; '.join(measured.faults)}")
+        if now_ns - measured.received_ns > _SILENCE_S * 1e9:
+            raise DriverError(f"the device was silent for {_SILENCE_S:g} s")
+        with self._turned:
+            wanted = self._setpoint(now_ns, limiter.sent)
+            limiter.limit(wanted, measured.position, measured.velocity, self._device_ns(now_ns))
+            self.driver.write(limiter.sent, now_ns + self._period_ns)
+            self._turns += 1
+            self._turned.notify_all()
+
+    def _setpoint(self, now_ns: int, sent: Setpoint) -> Setpoint:
+        """What is asked for: the program's numbers, or to stand still."""
+        mode, zeros = self.mode, self._zeros
+        positions = mode in (Mode.POSITION, Mode.PD)
+        numbers = self._wanted
+        if now_ns - self._wanted_ns > self._timeout_ns:
+            numbers = sent.position if positions else zeros
+        if mode is Mode.POSITION:
+            return Setpoint(mode, numbers)
+        if mode is Mode.VELOCITY:
+            return Setpoint(mode, velocity=numbers)
+        if mode is Mode.EFFORT:
+            return Setpoint(mode, effort=numbers)
+        share = min(1.0, (now_ns - self._since_ns) / self._ramp_ns) if self._ramp_ns else 1.0
+        kp, kd = ((share * gain,) * len(zeros) for gain in self._gains)
+        return Setpoint(mode, numbers, zeros, zeros, kp, kd)
