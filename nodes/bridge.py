@@ -53,6 +53,7 @@ class Bridge(Plant):
         self._arms_itself = False
         self._unasked = False  # since it was put somewhere, nobody has seen where
         self._tested: dict[str, str] = {}
+        self._effective: dict[str, Any] = {}  # what the device was configured to
         self._generator = np.random.default_rng(context.seed + 7919 * context.generation)
 
     # Before anything moves.
@@ -110,22 +111,21 @@ class Bridge(Plant):
         if life.state is State.DISCONNECTED:
             life.connect(cause)
         values = self._calibration.check(self._description, life.identity)
-        effective = life.configure(values, cause)
+        self._effective = life.configure(values, cause)
         if self.config.self_test:
             self._tested = self._lines.test()
             seen = life.check_watchdog()
             self._tested["watchdog"] = seen or "the device has none that can be tested"
         self.context.event(
-            "bridge ready",
-            identity=life.identity,
+            "ready to be armed",
+            device=" ".join(life.identity.values()),
             calibration=self._calibration.id,
-            tested=self._tested,
-            effective=effective,
+            tested="; ".join(f"{what}: {result}" for what, result in self._tested.items()),
         )
 
     def _tell(self, transition: Transition) -> None:
-        at = {"before": transition.before, "state": transition.after, "cause": transition.cause}
-        self.context.event("bridge", **at)
+        change = f"{transition.before} -> {transition.after}"
+        self.context.event("bridge", state=change, cause=transition.cause)
         if transition.after is not State.ACTIVE:
             self._lines.expect(False)
             self._limiter = None
@@ -358,6 +358,7 @@ class Bridge(Plant):
             "identity": self._life.identity,
             "calibration": self._calibration.id,
             "tested": self._tested,
+            "effective": self._effective,
             "heartbeat_missing": self._lines.missing,
             "commands": self.context.clock.now_ns() - self._commanded_ns < self._timeout_ns,
             "position": list(self._measured.position) if self._measured else [],

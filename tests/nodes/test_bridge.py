@@ -108,10 +108,9 @@ def test_it_is_ready_only_when_what_stops_the_robot_has_been_tested(fly) -> None
     flight = fly()
     assert flight.state == "configured"
     assert flight.robot.calls == ["connect", "configure", "check_watchdog"]
-    told = dict(flight.bench.executor.events)["bridge ready"]
-    bit = "it bit after 0.1 s"
-    assert told["tested"] == {"socket": "works", "signal": "works", "watchdog": bit}
-    assert told["identity"]["serial"] == "7"
+    told = dict(flight.bench.executor.events)["ready to be armed"]
+    wanted = "socket: works; signal: works; watchdog: it bit after 0.1 s"
+    assert told == {"device": "robot 7 1", "calibration": "", "tested": wanted}
 
 
 @pytest.mark.parametrize(("options", "config", "why"), [
