@@ -36,7 +36,7 @@ class RecordingOptions:
 
     Attributes:
         file: .npz, made by `safetypilot bridge export-recording`.
-        speed: seconds of the recording per second.
+        speed: seconds of the recording per second of the host.
         loop: begin again where it ends; otherwise its end is a fault.
         tolerance: what is asked may differ by so much from what was told then, in the mode's unit.
         keep: a file (.npz) for what was asked, row by row of the recording; written by `close`.
@@ -97,7 +97,7 @@ class RecordingDriver:
             command_timeout_s=options.command_timeout_s,
             failsafes=(Failsafe.HOLD,),
             sensors={name: unit for name, (unit, _) in header.sensors.items()},
-            time_factor=options.speed,
+            time_factor=header.time_factor * options.speed,
             simulated=True,
         )
         self.counters = {"deviating": 0, "skipped": 0}

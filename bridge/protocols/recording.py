@@ -36,7 +36,8 @@ class Header:
 
     Attributes:
         sensors: name -> (unit, how many numbers).
-        rate_hz: at which it was read.
+        rate_hz: at which it was read, host time.
+        time_factor: seconds of the device per second of the host.
         source: where the recording comes from.
     """
 
@@ -44,6 +45,7 @@ class Header:
     joints: tuple[Joint, ...]
     mode: Mode
     rate_hz: float
+    time_factor: float = 1.0
     sensors: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -163,9 +165,12 @@ def _load(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
 def _header(column: Array, path: Path) -> Header:
     try:
         header = Header.from_json(column.tobytes().decode())
-        good = isfinite(header.rate_hz) and header.rate_hz > 0 and header.joints
+        numbers = (header.rate_hz, header.time_factor)
+        good = header.joints and all(isfinite(each) and each > 0 for each in numbers)
     except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
         raise DriverError(f"recording {path}: its header cannot be read: {error}") from None
     if not good:
-        raise DriverError(f"recording {path}: its header has no joints, or no rate above 0")
+        raise DriverError(
+            f"recording {path}: its header has no joints, or no rate and time factor above 0"
+        )
     return header

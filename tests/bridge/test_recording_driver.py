@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def track(mode: Mode = Mode.POSITION, **columns: Any) -> Track:
     """hip goes from 0 to 0.49 rad, rail stays; told is 0.01 ahead; a row is 10 ms."""
-    header = Header("arm", JOINTS, mode, 100.0, {"force": ("N", 2)}, {"serial": "7"}, "a.mcap")
+    header = Header("arm", JOINTS, mode, 100.0, 3.0, {"force": ("N", 2)}, {"serial": "7"}, "a.mcap")
     hip = np.arange(ROWS) * 0.01
     position = np.stack([hip, np.full(ROWS, 0.5)], axis=1)
     sent = np.full((ROWS, 5, 2), nan, np.float32)
@@ -89,7 +89,7 @@ def test_what_it_declares_is_read_from_the_header_alone(tmp_path: Path, path: Pa
     assert description.joints == JOINTS
     assert description.modes == (Mode.POSITION,)
     assert description.sensors == {"force": "N"}
-    assert (description.rate_hz, description.time_factor) == (200.0, 2.0)
+    assert (description.rate_hz, description.time_factor) == (200.0, 6.0)
     assert description.watchdog_s is None and description.simulated
 
 
@@ -301,7 +301,13 @@ def test_files_that_are_no_recording_are_refused_with_what_to_do(
 
 
 def test_a_header_without_joints_or_rate_is_refused(tmp_path: Path) -> None:
-    for change in ({"joints": []}, {"rate_hz": 0.0}, {"mode": "dance"}, {"version": 2}):
+    for change in (
+        {"joints": []},
+        {"rate_hz": 0.0},
+        {"time_factor": 0.0},
+        {"mode": "dance"},
+        {"version": 2},
+    ):
         data = {**json.loads(track().header.to_json()), **change}
         np.savez(tmp_path / "x.npz", header=np.frombuffer(json.dumps(data).encode(), np.uint8))
         with pytest.raises(DriverError):
