@@ -245,6 +245,9 @@ def robot(check: Check) -> None:
         from safetypilot.bridge.contract import DriverError
         from safetypilot.launch import robots
 
+        if check.file.clock == "lockstep":
+            mend = "lockstep is for plant=simulator"
+            check.complain(("nodes", node.name), "a robot keeps its own time", mend, key=True)
         try:
             robots.robot_of(node.config, round(1e9 / check.file.rate))
         except DriverError as error:

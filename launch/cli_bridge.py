@@ -176,12 +176,12 @@ def activate(
             raise InputError("nobody can be asked here; --yes arms without asking")
         _print_preflight(_ask(run, "preflight"))
         typer.confirm("Arm it?", abort=True)
-    _do(run, "activate", reason, json)
+    _do(run, "arm", reason, json)
 
 
 def deactivate(reason: Reason = "", run: RunName = None, json: Json = False) -> None:
     """Take the robot down gently; it holds or damps, and drops nothing."""
-    _do(run, "deactivate", reason, json)
+    _do(run, "disarm", reason, json)
 
 
 def estop(reason: Reason = "", run: RunName = None, json: Json = False) -> None:

@@ -18,7 +18,7 @@ from safetypilot.launch.errands import Errands
 
 BEAT_S = 0.05
 _LOOK_S = 0.5  # between two looks at the state
-_KEYS = {"a": "activate", "d": "deactivate"}
+_KEYS = {"a": "arm", "d": "disarm"}
 
 
 class Console:

@@ -309,15 +309,15 @@ class Bridge(Plant):
             return self._set_epoch(arguments.get("epoch"))
         answers: dict[str, Callable[[str, int], None]] = {
             "configure": self._request_configure,
-            "activate": self._request_activate,
-            "deactivate": lambda why, _: self._life.deactivate(why),
+            "arm": self._request_activate,
+            "disarm": lambda why, _: self._life.deactivate(why),
             "reset": lambda _, __: self._life.reset(str(arguments.get("reason", ""))),
             "estop": lambda why, _: self._life.estop(why),
             "preflight": lambda _, __: None,
         }
         if request not in answers:
             raise RequestRefused(
-                "the bridge knows configure, activate, deactivate, estop, reset, preflight and "
+                "the bridge knows configure, arm, disarm, estop, reset, preflight and "
                 f"epoch, not {request!r}"
             )
         try:

@@ -172,7 +172,7 @@ def test_a_simulated_robot_flies_with_the_first_approved_command_a_real_one_wait
     real.steps(5)
     assert real.state == "configured"
     real.observation()
-    assert real.bench.ask("activate", reason="all clear") == {"state": "active"}
+    assert real.bench.ask("arm", reason="all clear") == {"state": "active"}
     assert real.causes[-1] == "all clear"
 
 
@@ -180,7 +180,7 @@ def test_nobody_activates_while_the_graph_is_silent(fly) -> None:
     flight = fly({"simulated": False})
     flight.observation()
     with pytest.raises(RequestRefused, match="the graph commands nothing yet"):
-        flight.bench.ask("activate")
+        flight.bench.ask("arm")
 
 
 def test_a_restarted_bridge_stands_by(fly) -> None:
@@ -314,7 +314,7 @@ def test_the_latch_holds_across_restarts_until_somebody_says_why(fly) -> None:
     again = fly()
     assert again.state == "e-stopped" and again.robot.calls == []
     again.bench.pass_time(PERIOD * 3)
-    for refused in ("configure", "activate", "deactivate"):
+    for refused in ("configure", "arm", "disarm"):
         with pytest.raises(RequestRefused, match="while e-stopped"):
             again.steps(0)
             again.bench.node._commanded_ns = again.bench.now_ns
@@ -340,7 +340,7 @@ def test_without_the_operator_nobody_activates(fly) -> None:
     flight = fly({"simulated": False}, heartbeat_s=0.2)
     flight.steps(3)
     with pytest.raises(RequestRefused, match="heartbeat is missing"):
-        flight.bench.ask("activate")
+        flight.bench.ask("arm")
 
 
 # What is reported.
