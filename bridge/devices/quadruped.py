@@ -54,7 +54,7 @@ from safetypilot.bridge.protocols.unitree_types import SPORT_MODE_STATE
 TIMEOUT_S, DAMPING = 0.05, GO2.damping
 _HOLD_KP, _HOLD_KD = 60.0, 3.0  # of a robot that stands by itself before anybody commands it
 _DEPTH = 16  # commands between two looks; of more, the oldest are lost
-_SPORT_EVERY = 5  # steps
+_SPORT_EVERY, _LISTENERS_EVERY = 5, 50  # steps
 _VERSION = (1, 0)
 
 
@@ -82,6 +82,7 @@ class Device:
         self._states.set_identity(options.serial, _VERSION)
         self._every = max(1, round(1.0 / (options.rate * TIMESTEP_S)))
         self._steps = 0
+        self._patience_ns = int(options.end_after * 1e9) if options.end_after else 0
         self._reader = bus.reader(COMMAND_TOPIC, GO.command, depth=_DEPTH)
         self._writer = bus.writer(STATE_TOPIC, GO.state)
         self._sport_writer = bus.writer(SPORT_TOPIC, SPORT_MODE_STATE)
@@ -91,8 +92,14 @@ class Device:
             self._world.damp(DAMPING)
 
     def serve(self, stop: Stop) -> None:
-        """Until told to stop."""
+        """Until told to stop, or nobody has listened for as long as the options say."""
+        listened_ns = monotonic_ns()
         while not stop.asked:
+            if self._patience_ns and self._steps % _LISTENERS_EVERY == 0:
+                if self._writer.readers:
+                    listened_ns = monotonic_ns()
+                elif monotonic_ns() - listened_ns > self._patience_ns:
+                    return
             for data, writer in self._reader.take():
                 self._take(data, writer)
             now_ns = monotonic_ns()
@@ -189,6 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--start", choices=("lying", "standing"), default="lying")
     made.add_argument(
         "--rate", type=above_zero, default=500.0, metavar="HZ", help="of states (%(default)s)"
+    )
+    made.add_argument(
+        "--end-after", type=above_zero, metavar="S", help="end when nobody has listened for so long"
     )
     made.add_argument("--serial", type=int, default=1, help="number (%(default)s)")
     made.add_argument("--remote", type=Path, metavar="FILE", help="JSON list of pressed buttons")

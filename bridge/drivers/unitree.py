@@ -1,7 +1,7 @@
 """Unitree's robots over DDS: the go family (Go2) and the hg family (G1), at their motors.
 
-    driver=unitree                                          the simulated quadruped, on loopback
-    options: {robot: go2, domain: 0, interface: enp3s0}     a robot, on the interface it is wired to
+    driver=unitree                                        a simulated quadruped, on loopback
+    options: {robot: go2, domain: 0, interface: enp3s0}   a robot, on the interface it is wired to
 
 A robot keeps doing what it was told last: it has no watchdog, and Description.watchdog_s says so.
 Our simulated one (bridge/devices/quadruped.py) damps after 50 ms of silence, and shows it: the mode
@@ -10,14 +10,17 @@ of its motors is 0 then. Commands count again after one with mode 1 and without 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic_ns, sleep
 from typing import Any, ClassVar
 
 from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint, Vector
+from safetypilot.bridge.drivers.child import END_AFTER_S, Child
 from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe
 from safetypilot.bridge.drivers.unitree_reading import Reading
+from safetypilot.bridge.drivers.vetting import vet
 from safetypilot.bridge.protocols.unitree import SERVO
 from safetypilot.bridge.protocols.unitree_link import Link
 from safetypilot.bridge.protocols.unitree_robots import ROBOTS
@@ -30,7 +33,6 @@ _TOLERANCE_NS = 500 * _MS  # of what is seen of a watchdog, on a busy host
 _RELEASE_NS = 10_000 * _MS
 _AT_REST = 1.0  # rad/s
 _FOLDED = -2.0  # rad, of the knees of a robot that lies
-_LARGEST = 1e30  # of what goes into 32 bits
 
 
 class UnitreeDriver:
@@ -56,6 +58,7 @@ class UnitreeDriver:
         self._commands = self._options.simulated  # or it is still its own motion service's
         self._measured: Measurement | None = None
         self._reading = Reading(robot)
+        self._child: Child | None = None
 
     # Before it moves.
 
@@ -63,6 +66,9 @@ class UnitreeDriver:
         """Joins the robot's domain and waits for its first state."""
         options = self._options
         self._commands = options.simulated
+        if options.device is not None:
+            arguments = ("--domain", str(options.domain), "--end-after", str(END_AFTER_S))
+            self._child = Child("quadruped", (*arguments, *shlex.split(options.device)))
         identity = self._link.open(options.domain, options.interface, int(options.connect_s * 1e9))
         self._damping = self._pack(self._damped)  # hg: now it names the machine
         self._measured = self._measure()
@@ -167,32 +173,22 @@ class UnitreeDriver:
     def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
         """Sends one command."""
         self._check_stopped()
-        if self._mode is None or setpoint.mode is not self._mode:
-            raise DriverError(f"a {setpoint.mode} setpoint came; active is {self._mode}")
-        if monotonic_ns() > deadline_ns:
-            self.counters["late_writes"] += 1
-            raise DriverError("the setpoint came too late and was not sent")
-        self._link.send(self._pack(setpoint))
+        try:
+            vet("unitree", setpoint, self._mode, self._count, deadline_ns)
+            sample = self._pack(setpoint)
+        except (TypeError, OverflowError) as error:
+            raise DriverError(
+                f"unitree: a setpoint is not all numbers of 32 bits: {error}"
+            ) from None
+        if setpoint.mode is Mode.PD and min(*setpoint.kp, *setpoint.kd) < 0.0:
+            raise DriverError(f"gains are 0 or more; given: {setpoint.kp} and {setpoint.kd}")
+        self._link.send(sample)
         if self._stopped:  # in the meantime, by another thread
-            self._link.send(self._damping)
+            self._damp()
             self._check_stopped()
         self._sent = setpoint
 
     def _pack(self, setpoint: Setpoint) -> bytes:
-        """A setpoint as a command.
-
-        Raises:
-            DriverError: it has another length, or numbers that are none.
-        """
-        named = (setpoint.effort,) if setpoint.mode is Mode.EFFORT else setpoint[1:]
-        for numbers in named:
-            if len(numbers) != self._count or not sum(map(abs, numbers)) < _LARGEST:
-                raise DriverError(
-                    f"a {setpoint.mode} setpoint takes {self._count} finite numbers each; given: "
-                    f"{numbers}"
-                )
-        if setpoint.mode is Mode.PD and min(*setpoint.kp, *setpoint.kd) < 0.0:
-            raise DriverError(f"gains are 0 or more; given: {setpoint.kp} and {setpoint.kd}")
         if setpoint.mode is Mode.EFFORT:
             return self._link.commands.pack_effort(setpoint.effort)
         return self._link.commands.pack(*setpoint[1:])
@@ -248,6 +244,9 @@ class UnitreeDriver:
                 self._damp()
         self._measured = None
         self._link.close()
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
     # Common to all.
 

@@ -28,6 +28,8 @@ class UnitreeOptions:
         ramp_s: of `deactivate`, from what was commanded to damping.
         rest: what `deactivate` leaves: "damping" or "off".
         connect_s: for so long, it may not answer.
+        device: on loopback, options of a simulated quadruped that `connect` is to start; "": it
+            starts with its defaults; none: somebody has started one.
         time_factor: seconds of a simulated robot per second of the host.
     """
 
@@ -41,6 +43,7 @@ class UnitreeOptions:
     rest: str = "damping"
     connect_s: float = 5.0
     time_factor: float = 1.0
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.robot not in ROBOTS:
@@ -49,6 +52,8 @@ class UnitreeOptions:
             raise DriverError(f"unitree: rest is {self.rest!r}; it is damping or off")
         if type(self.domain) is not int:
             raise DriverError(f"unitree: domain is {self.domain!r}; it is a whole number")
+        if self.device is not None and not self.simulated:
+            raise DriverError("unitree: a simulated device is only started on interface lo")
         for name in ("rate_hz", "watchdog_s", "command_timeout_s", "ramp_s", "connect_s"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= 0):

@@ -24,7 +24,6 @@ COUNTERS = (
     "lost",  # states that never came
     "restarts",  # of the robot's clock
     "foreign_commands",  # somebody else's to this robot
-    "late_writes",
 )  # fmt: skip
 _DEPTH = 16  # states between two looks; more are lost
 _LATE_MS = 50.0

@@ -1,0 +1,246 @@
+"""The simulated quadruped as a process on DDS: whom it obeys, when it damps, what it survives."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic_ns, sleep
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cyclonedds")
+
+from unitree_rig import PATIENCE_S, STANDING, Commander, Robot, until
+
+from safetypilot.bridge.protocols.unitree import State
+
+pytestmark = pytest.mark.integration
+Start = Callable[..., tuple[Robot, Commander]]
+TIMEOUT_MS = 50
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a robot, and somebody who commands it."""
+    running: list[Any] = []
+
+    def make(*options: str) -> tuple[Robot, Commander]:
+        robot = Robot(tmp_path, *options)
+        running.append(robot)
+        commander = Commander(robot.domain)
+        running.append(commander.bus)
+        return robot, commander
+
+    yield make
+    for each in reversed(running):
+        each.end() if isinstance(each, Robot) else each.close()
+
+
+def obeys(state: State) -> bool:
+    return set(state.modes) == {1}
+
+
+def damps(state: State) -> bool:
+    return set(state.modes) == {0}
+
+
+def test_it_stands_up_and_tells_so(start: Start) -> None:
+    robot, me = start()
+    me.shake_hands()
+    begin, first = me.state().position, monotonic_ns()
+    while not robot.events("standing"):
+        share = min(1.0, (monotonic_ns() - first) / 1e9)
+        target = tuple(b + (s - b) * share for b, s in zip(begin, STANDING, strict=True))
+        me.say(position=target, kp=60.0, kd=3.0)
+        me.state()
+        assert monotonic_ns() - first < PATIENCE_S * 1e9, robot.events()
+    # Its calves are bent, by name: the third of every leg.
+    state = me.state()
+    assert all(-2.1 < state.position[leg + 2] < -1.6 for leg in (0, 3, 6, 9))
+    assert state.rpy == pytest.approx((0.0, 0.0, 0.0), abs=0.1)
+    assert [event["event"] for event in robot.events("taken over", "active")] == [
+        "taken over", "active",
+    ]  # fmt: skip
+
+
+def test_it_damps_by_itself_when_nobody_commands_and_wants_a_hand_then(start: Start) -> None:
+    robot, me = start()
+    assert damps(me.state())
+    me.shake_hands()
+    me.stream(lambda _: bool(robot.events("active")), position=STANDING, kp=1.0)
+    event = robot.wait_for("damping")
+    assert event["cause"] == "silence"
+    assert event["silent_ms"] >= TIMEOUT_MS
+    until(lambda: damps(me.state()), lambda: "it obeys whom?")
+    for _ in range(20):
+        me.say(position=STANDING, kp=20.0)
+        assert damps(me.state())
+    assert robot.events("refused")[-1]["cause"] == "no handshake"
+    me.shake_hands()
+    robot.wait_for("recovered")
+
+
+def test_who_is_killed_is_not_obeyed_any_more(start: Start, tmp_path: Path) -> None:
+    """SIGKILL in the middle of commanding; the robot's own log says what it did then."""
+    robot, _ = start()
+    client = subprocess.Popen(
+        [sys.executable, "-P", "-c", CLIENT, str(robot.domain), str(Path(__file__).parent)]
+    )
+    try:
+        robot.wait_for("active")
+        sleep(random.uniform(0.05, 0.15))
+        killed_ns = monotonic_ns()
+    finally:
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+    event = robot.wait_for("damping")
+    assert event["cause"] == "silence"
+    assert TIMEOUT_MS <= event["silent_ms"]
+    assert event["at_ns"] > killed_ns
+    assert event["silent_ms"] < (event["at_ns"] - killed_ns) / 1e6 + TIMEOUT_MS
+
+
+CLIENT = """
+import sys
+sys.path.append(sys.argv[2])
+from unitree_rig import STANDING, Commander
+me = Commander(int(sys.argv[1]))
+me.shake_hands()
+me.stream(lambda state: False, position=STANDING, kp=1.0)
+"""
+
+
+def test_a_stranger_moves_nothing(start: Start) -> None:
+    """Wrong checksums, headers, modes and numbers, as fast as they go: not one of them counts."""
+    robot, me = start()
+    whole = me.sample(position=STANDING, kp=100.0, effort=20.0)
+    crc = bytearray(whole)
+    crc[-1] ^= 0xFF
+    wrong = {
+        "crc": bytes(crc),
+        "not finite": me.sample(effort=math.nan),
+        "range": me.sample(kp=1e6),
+        "no handshake": whole,
+    }
+    before = me.state()
+    for _ in range(100):
+        for sample in wrong.values():
+            me.writer.write(sample)
+        after = me.state()
+        assert damps(after)
+    assert after.position == pytest.approx(before.position, abs=0.05)
+    assert {event["cause"] for event in robot.events("refused")} == set(wrong)
+    assert robot.end() == 0
+    assert robot.events("ended")[0]["accepted"] == 0
+    assert robot.events("ended")[0]["refused"]["crc"] >= 50
+
+
+def test_one_who_commands_is_not_disturbed_by_another(start: Start) -> None:
+    robot, me = start()
+    stranger = me.another_writer()
+    me.shake_hands()
+    there = me.state().position
+    for _ in range(200):
+        me.say(position=there, kp=60.0, kd=3.0)
+        stranger.write(me.sample(position=STANDING, kp=100.0))
+        stranger.write(me.sample())
+        assert obeys(me.state())
+    assert me.state().position == pytest.approx(there, abs=0.05)
+    assert [event["cause"] for event in robot.events("refused")] == ["second commander"]
+    assert not robot.events("damping")
+
+
+def test_garbage_on_its_ports_is_harmless(start: Start) -> None:
+    """Raw UDP: noise, noise behind the protocol's own header, and cut and bent messages."""
+    robot, me = start()
+    me.shake_hands()
+    generator = random.Random(5)
+    ports = [7400 + 250 * robot.domain + offset for offset in range(10, 16)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as garbage:
+        for count in range(3000):
+            noise = generator.randbytes(generator.randrange(1400))
+            if count % 3:
+                noise = b"RTPS\x02\x01\x01\x10" + generator.randbytes(12) + noise
+            if count % 3 == 2:  # a DATA submessage
+                noise = noise[:20] + b"\x15\x05" + noise[22:]
+            garbage.sendto(noise, ("127.0.0.1", ports[count % len(ports)]))
+            if count % 20 == 0:
+                me.say()
+    me.shake_hands()
+    assert robot.process.poll() is None
+    assert me.state().tick_ms > 0
+    assert robot.end() == 0
+
+
+def test_states_come_at_the_rate_that_was_asked_for(start: Start) -> None:
+    _, me = start("--rate", "100")
+    ticks = [me.state().tick_ms for _ in range(20)]
+    steps = {after - before for before, after in pairwise(ticks)}
+    assert all(step % 10 == 0 for step in steps)
+
+
+def test_it_is_pushed(start: Start, tmp_path: Path) -> None:
+    push = tmp_path / "push.json"
+    rows = [{"at_s": 1.0, "body": "trunk", "force": [0, 300, 0], "duration_s": 0.2}]
+    push.write_text(json.dumps(rows))
+    robot, _ = start("--start", "standing", "--disturb", str(push))
+    robot.wait_for("standing")
+    robot.wait_for("fell")
+
+
+def test_it_holds_itself_until_somebody_takes_over(start: Start) -> None:
+    robot, me = start("--start", "standing")
+    robot.wait_for("standing")
+    me.shake_hands()  # commands damping
+    until(lambda: bool(robot.events("lying")) or (me.say() is None and False), lambda: "it stands")
+
+
+def test_buttons_of_its_remote_controller(start: Start, tmp_path: Path) -> None:
+    remote = tmp_path / "remote.json"
+    remote.write_text(json.dumps([{"at_s": 0, "buttons": ["L2", "B"], "duration_s": 1e9}]))
+    _, me = start("--remote", str(remote))
+    assert me.state().remote[2:4] == bytes((0b100000, 0b10))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--interface", "nonsense0"], "no network interface 'nonsense0'"),
+        (["--domain", "9999"], "domain is 9999"),
+        (["--disturb", "/nonexistent"], "/nonexistent"),
+        (["--remote", "/nonexistent"], "/nonexistent"),
+    ],
+)
+def test_options_that_will_not_do(options: list[str], words: str) -> None:
+    command = [sys.executable, "-P", "-m", "safetypilot.bridge.devices.quadruped"]
+    done = subprocess.run(
+        [*command, "--domain", "3", *options], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_is_heard_on_loopback_only(start: Start) -> None:
+    robot, _ = start()
+    listening = []
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        fields = line.split()
+        port = int(fields[1].split(":")[1], 16)
+        if 7400 + 250 * robot.domain <= port < 7650 + 250 * robot.domain:
+            listening.append(port)
+    assert listening
+    shown = subprocess.run(["ss", "-ulnH"], capture_output=True, text=True, check=True).stdout
+    for port in listening:
+        lines = [line for line in shown.splitlines() if f":{port} " in line]
+        assert lines
+        assert all("%lo:" in line or "127.0.0.1:" in line for line in lines), lines

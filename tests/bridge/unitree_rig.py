@@ -1,0 +1,147 @@
+"""What tests of the quadruped and of the Unitree driver share: a robot, and a bare commander."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, monotonic_ns, sleep
+from typing import Any
+
+from safetypilot.bridge.drivers.unitree import UnitreeDriver, UnitreeOptions
+from safetypilot.bridge.protocols.dds import Bus, Writer
+from safetypilot.bridge.protocols.unitree import (
+    COMMAND_TOPIC,
+    GO,
+    STATE_TOPIC,
+    Commands,
+    State,
+    States,
+)
+
+PATIENCE_S = 30.0  # a busy machine
+ZEROS = (0.0,) * 12
+STANDING = (0.0, 0.9, -1.8) * 4
+
+
+def free_domain() -> int:
+    """One in which nobody on this host is."""
+    while True:
+        domain = random.randint(2, 99)  # above, its ports may be anybody's
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", 7410 + 250 * domain))
+            except OSError:
+                continue
+            return domain
+
+
+class Robot:
+    """A simulated quadruped that runs by itself."""
+
+    def __init__(self, folder: Path, *more: str, domain: int | None = None) -> None:
+        self._events = folder / "events.jsonl"
+        self.domain = free_domain() if domain is None else domain
+        command = [
+            sys.executable, "-P", "-m", "safetypilot.bridge.devices.quadruped", "--domain",
+            str(self.domain), "--events", str(self._events), "--with-parent", *more,
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1].decode()
+        self.ready = json.loads(line)
+
+    def events(self, *named: str) -> list[dict[str, Any]]:
+        """What it has told so far."""
+        rows = [json.loads(line) for line in self._events.read_text().splitlines()]
+        return [row for row in rows if not named or row["event"] in named]
+
+    def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
+        """The event, which may still be to come."""
+        until(lambda: len(self.events(event)) >= count, lambda: f"no {event}: {self.events()}")
+        return self.events(event)[count - 1]
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> int:
+        """Its exit status."""
+        self.thaw()
+        self.process.terminate()
+        self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode
+
+    def driver(self, **options: Any) -> UnitreeDriver:
+        """One for it, not connected."""
+        return UnitreeDriver(UnitreeOptions(domain=self.domain, connect_s=PATIENCE_S, **options))
+
+
+class Commander:
+    """Somebody who speaks DDS, and says what the driver never would."""
+
+    def __init__(self, domain: int) -> None:
+        self.bus = Bus(domain)
+        self.commands = Commands(GO, 12)
+        self.writer = self.bus.writer(COMMAND_TOPIC, GO.command)
+        self._reader = self.bus.reader(STATE_TOPIC, GO.state)
+        self._states = States(GO, 12)
+        until(lambda: bool(self.writer.readers and self._reader.writers), lambda: "no robot")
+
+    def another_writer(self) -> Writer:
+        before = self.writer.readers
+        writer = self.bus.writer(COMMAND_TOPIC, GO.command)
+        until(lambda: writer.readers >= before, lambda: "no robot")
+        return writer
+
+    def sample(self, **changed: float | tuple[float, ...]) -> bytes:
+        """Damping, but for what is given."""
+        numbers = {"position": 0.0, "velocity": 0.0, "effort": 0.0, "kp": 0.0, "kd": 8.0}
+        rows = {
+            name: each if isinstance(each, tuple) else (each,) * 12
+            for name, each in {**numbers, **changed}.items()
+        }
+        return self.commands.pack(**rows)
+
+    def say(self, **changed: float | tuple[float, ...]) -> None:
+        self.writer.write(self.sample(**changed))
+
+    def state(self) -> State:
+        """The next one."""
+        self._reader.take()
+        samples = self._reader.wait(soon())
+        assert samples, "no state"
+        return self._states.unpack(samples[-1].data)
+
+    def stream(self, done: Callable[[State], bool], **changed: float | tuple[float, ...]) -> State:
+        """Says the same at every state until one is as wanted."""
+        end = monotonic() + PATIENCE_S
+        while monotonic() < end:
+            self.say(**changed)
+            state = self.state()
+            if done(state):
+                return state
+        raise AssertionError(f"it does not get there: {state}")
+
+    def shake_hands(self) -> None:
+        self.stream(lambda state: set(state.modes) == {1})
+
+
+def until(holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    end = monotonic() + PATIENCE_S
+    while not holds():
+        assert monotonic() < end, otherwise()
+        sleep(0.005)
+
+
+def soon(seconds: float = PATIENCE_S) -> int:
+    """A deadline that no busy machine passes by accident."""
+    return monotonic_ns() + round(seconds * 1e9)
