@@ -115,8 +115,7 @@ class Port:
 
     def fits(self, baud: int) -> bool:
         """Whether the host's end is set to that speed."""
-        speed: int = termios.tcgetattr(self._host)[5]
-        return speed == getattr(termios, f"B{baud}")
+        return bool(termios.tcgetattr(self._host)[5] == getattr(termios, f"B{baud}"))
 
     def send(self, data: bytes) -> bool:
         """Whether there was room for it."""
@@ -161,10 +160,15 @@ def _run(
 ) -> tuple[int, int]:
     """The bus and the physics; how often the tip entered the zone, and what time was given up."""
     pace, inside, entered, steps = Pace(_STEP_S, options.time_factor), False, 0, 0
+    parent, end_ns = os.getppid(), 0
     faults = sorted(options.fault, key=lambda fault: fault[2])
     while not stop.asked:
         data = port.receive(min(pace.next_ns, bus.next_ns or pace.next_ns))
         now_ns = monotonic_ns()
+        if options.end_after and os.getppid() != parent:
+            end_ns = end_ns or now_ns + int(options.end_after * 1e9)
+            if now_ns > end_ns:
+                break
         if data and port.fits(bus.baud):
             bus.receive(data, now_ns)
         elif data:
@@ -194,6 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--ids", type=_ids, default=(1, 2), help="of shoulder and elbow, as 1,2")
     made.add_argument("--model", choices=sorted(MODELS), default="xm430-w350")
     made.add_argument("--baud", type=int, choices=BAUD_RATES, default=1_000_000)
+    made.add_argument(
+        "--end-after", type=float, metavar="S", help="end so long after the process that started it"
+    )
     made.add_argument("--timed", action="store_true", help="bytes take their time on the wire")
     made.add_argument("--link", type=Path, help="a link to the pseudo-terminal is made there")
     made.add_argument(

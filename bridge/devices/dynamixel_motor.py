@@ -18,6 +18,7 @@ FIRMWARE = 44
 _GOALS = frozenset(("goal_pwm", "goal_current", "goal_velocity", "goal_position"))
 _AMPERES = frozenset(("current_limit", "goal_current"))  # a motor without current has none of them
 _REBOOT_NS = 200_000_000
+_SHORTEST_NS = int(table.WATCHDOG_UNIT_S * 1e9)
 
 
 class Refusal(NamedTuple):
@@ -213,8 +214,10 @@ class Motor:
             values["goal_current"] = 0
         if values["operating_mode"] == table.PWM:
             values["goal_pwm"] = 0
+        # The shortest watchdog is no guard against silence: who sets it wants the motor to stop.
+        cause = "stop" if limit_ns <= _SHORTEST_NS else "silence"
         silent_s = (now_ns - self._heard_ns) / 1e9
-        self._tell("damping", cause="silence", motor=self.number, after_s=silent_s, how="stopped")
+        self._tell("damping", cause=cause, motor=self.number, after_s=silent_s, how="holds")
 
     def fail(self, bits: int) -> None:
         """It notices a hardware error; those that `shutdown` names turn torque off."""
@@ -225,4 +228,4 @@ class Motor:
     def _release(self, cause: str) -> None:
         if self.values["torque_enable"]:
             self.values["torque_enable"] = 0
-            self._tell("damping", cause=cause, motor=self.number, how="torque off")
+            self._tell("limp", cause=cause, motor=self.number)

@@ -38,6 +38,8 @@ class Chain:
         answers: id -> data, of what was asked of all.
         alerts: the motors whose last answer said that they have a hardware error.
         sent_ns: when the last packet went out.
+        asked_ns: when all were asked last.
+        answered_ns: when the last of them answered.
     """
 
     def __init__(self, path: str, baud: int, ids: Sequence[int], counters: dict[str, int]) -> None:
@@ -62,7 +64,7 @@ class Chain:
         self._size = 0
         self._last_words = b""  # of an e-stop
         self._refusal = 0  # the error with which the last question was answered
-        self.sent_ns = 0
+        self.sent_ns = self.asked_ns = self.answered_ns = 0
         self.low_latency = self._port.low_latency
 
     def close(self) -> None:
@@ -106,6 +108,7 @@ class Chain:
         self.answers, self._size = {}, size
         ids = self.ids
         self._send(self._packets.syncReadTx, address, size, ids, len(ids), False)
+        self.asked_ns = self.sent_ns
 
     def collect(self, deadline_ns: int) -> bool:
         """Whether all have answered, at the latest by the deadline.
@@ -118,6 +121,8 @@ class Chain:
             while self._take(self.ids):
                 pass
             missing = len(self.ids) - len(self.answers)
+            if not missing and self.answered_ns < self.asked_ns:
+                self.answered_ns = monotonic_ns()
             if not missing or not waiting:
                 return not missing
             wanted = max(port.waiting + 1, missing * (wire.OVERHEAD + self._size))

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from time import monotonic_ns
+from collections.abc import Mapping, Sequence
 
 from safetypilot.bridge.contract import Vector
-from safetypilot.bridge.drivers.dynamixel_chain import Chain
 from safetypilot.bridge.drivers.dynamixel_options import Servo
 from safetypilot.bridge.protocols import dynamixel_table as table
 from safetypilot.bridge.protocols.dynamixel_table import TABLE
 
 # Address and size of what is asked; no two have the same size, nor has the state one of them.
 QUESTIONS = {
+    "environment": (TABLE["position_trajectory"].address, 7),  # from byte 4 on: V, degC
     "watchdog": (TABLE["bus_watchdog"].address, 1),
     "torque": (TABLE["torque_enable"].address, 2),  # and the LED
     "errors": (TABLE["status_return_level"].address, 3),  # the last of them
-    "environment": (TABLE["position_trajectory"].address, 7),  # from byte 4 on: V, degC
 }
 _PERIOD_NS = 250_000_000  # between two questions
-_ENOUGH_NS = 1_000_000  # with less time than that left, none is asked
-_PATIENCE_NS = 5_000_000  # for the answers to one
 
 
 class Health:
-    """Asks one question in every quarter of a second.
+    """Knows what to ask next, four questions in a second, and what the answers mean.
 
     Attributes:
         faults: what is wrong, in words.
         sensors: what was measured last beside the joints, one number for each.
+        stands: whether all motors have let go, or have been stopped by their watchdogs; None: that
+            was not asked since `doubt`.
     """
 
     def __init__(self, motors: Sequence[Servo]) -> None:
         self._motors = motors
         self._found: dict[str, tuple[str, ...]] = {}
-        self._turn = list(QUESTIONS)
+        self._turn, self._urgent = list(QUESTIONS), list[str]()
         self._next_ns = 0
         self._watchdog: int | None = None
+        self._stopped: dict[str, bool] = {}
         self.faults: tuple[str, ...] = ()
         zeros: Vector = (0.0,) * len(motors)
         self.sensors: dict[str, Vector] = {"voltage": zeros, "temperature": zeros}
@@ -45,43 +44,52 @@ class Health:
         """From now on torque is on and the watchdogs are set to that; None: that is open."""
         self._watchdog = watchdog
         self._found.clear()
+        self._stopped.clear()
         self.faults = ()
 
-    def hurry(self, question: str) -> None:
-        """That one comes next, and at once."""
-        self._turn.remove(question)
-        self._turn.insert(0, question)
-        self._next_ns = 0
+    def doubt(self, *questions: str) -> None:
+        """These are to be asked next, and at once."""
+        self._urgent = [*questions, *(old for old in self._urgent if old not in questions)]
+        self._stopped.clear()
 
-    def look(self, chain: Chain, deadline_ns: int) -> None:
-        """Asks the next question if it is time and there is enough of it."""
-        now_ns = monotonic_ns()
-        if chain.alerts and "errors" not in self._found:
-            self.hurry("errors")
-        if now_ns < self._next_ns or deadline_ns - now_ns < _ENOUGH_NS:
-            return
-        question = self._turn.pop(0)
+    @property
+    def stands(self) -> bool | None:
+        if any(self._stopped.values()):
+            return True
+        return None if len(self._stopped) < 2 else False
+
+    def due(self, alerts: bool, now_ns: int) -> str:
+        """The question to be asked now; empty: none.
+
+        Args:
+            alerts: a motor says that it has a hardware error.
+        """
+        if alerts and "errors" not in self._found and "errors" not in self._urgent:
+            self._urgent.append("errors")
+        if self._urgent:
+            return self._urgent[0]
+        return self._turn[0] if now_ns >= self._next_ns else ""
+
+    def take(self, question: str, answers: Mapping[int, bytes], now_ns: int) -> None:
+        """What all motors have answered."""
+        if question in self._urgent:
+            self._urgent.remove(question)
+        self._turn.remove(question)
         self._turn.append(question)
-        chain.ask(*QUESTIONS[question])
-        if not chain.collect(min(deadline_ns, now_ns + _PATIENCE_NS)):
-            self.hurry(question)
-            return
         self._next_ns = now_ns + _PERIOD_NS
-        answers = [chain.answers[servo.number] for servo in self._motors]
+        data = [answers[servo.number] for servo in self._motors]
         if question == "environment":
-            volts = tuple([int.from_bytes(data[4:6], "little") / 10 for data in answers])
-            self.sensors = {
-                "voltage": volts,
-                "temperature": tuple([float(data[6]) for data in answers]),
-            }
+            volts = tuple([int.from_bytes(its[4:6], "little") / 10 for its in data])
+            self.sensors = {"voltage": volts, "temperature": tuple([float(its[6]) for its in data])}
             return
-        rows = zip(self._motors, answers, strict=True)
-        complaints = [self._complaint(question, servo, data) for servo, data in rows]
-        found = tuple([complaint for complaint in complaints if complaint])
-        if found:
-            self._found[question] = found
-        else:
-            self._found.pop(question, None)
+        if question != "errors":
+            sign = 0 if question == "torque" else table.WATCHDOG_EXPIRED
+            self._stopped[question] = all(its[0] == sign for its in data)
+        rows = zip(self._motors, data, strict=True)
+        complaints = [self._complaint(question, servo, its) for servo, its in rows]
+        self._found[question] = tuple([complaint for complaint in complaints if complaint])
+        if not self._found[question]:
+            del self._found[question]
         self.faults = sum(self._found.values(), ())
 
     def _complaint(self, question: str, servo: Servo, data: bytes) -> str:

@@ -15,6 +15,7 @@ from safetypilot.bridge.protocols.dynamixel_table import MODELS, RADIANS, Model
 NAME = "dynamixel"
 CALIBRATION = ("ids", "homing_offset", "drive_mode", "range_min", "range_max")
 FAILSAFES = ("hold", "torque off")
+SIMULATED = "simulated"
 STATE = 132 + 4 - 124  # bytes: PWM, current, velocity and position
 _ARM = {
     "shoulder": {"id": 1, "low": -2.0, "high": 2.0, "margin": 0.02, "lead": 0.5},
@@ -29,7 +30,7 @@ class DynamixelOptions:
     """A chain of X series motors, as `driver=dynamixel` takes it; by default the simulated arm's.
 
     Attributes:
-        port: of the serial adapter, or of a simulated chain.
+        port: of the serial adapter; "simulated" starts a simulated arm.
         baud: that the motors are set to.
         joints: name -> its motor's `id`, `model` if it is another, and its limits (low, high,
             velocity, ...), in SI units. What is not given is what the motor can do.
@@ -46,9 +47,11 @@ class DynamixelOptions:
             robot that cannot fall.
         effort: offer the mode EFFORT. In it nothing holds: e-stop and watchdog let the arm go limp.
         extended: several turns (mode 4) instead of one (mode 3).
+        simulated: the port is that of a simulated chain, which needs no calibration.
+        device: further words for the simulated arm that is started, as on its command line.
     """
 
-    port: str = "/dev/ttyUSB0"
+    port: str = SIMULATED
     baud: int = 1_000_000
     joints: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _ARM)
     model: str = "xm430-w350"
@@ -61,6 +64,8 @@ class DynamixelOptions:
     failsafe: str = "hold"
     effort: bool = False
     extended: bool = False
+    simulated: bool = False
+    device: str = ""
 
     def __post_init__(self) -> None:
         for name in ("rate_hz", "command_timeout_s", "watchdog_s", "answer_s", "ramp_s"):
@@ -145,6 +150,7 @@ def describe(options: DynamixelOptions, motors: tuple[Servo, ...]) -> Descriptio
         modes.append(Mode.EFFORT)
     write_s = (14 + 5 * len(motors)) * _BITS_PER_BYTE / options.baud
     cycle_s = bus_time_s(STATE, len(motors), options.baud) + write_s
+    simulated = options.simulated or options.port == SIMULATED
     own = (Failsafe.HOLD,)  # what the watchdog of the motors does
     try:
         return Description(
@@ -157,7 +163,8 @@ def describe(options: DynamixelOptions, motors: tuple[Servo, ...]) -> Descriptio
             failsafes=own if options.failsafe == "hold" else (*own, Failsafe.TORQUE_OFF),
             watchdog_s=options.watchdog_s,
             sensors={"voltage": "V", "temperature": "degC"},
-            calibration=CALIBRATION,
+            calibration=() if simulated else CALIBRATION,
+            simulated=simulated,
         )
     except ValueError as error:
         raise DriverError(str(error)) from None

@@ -8,7 +8,12 @@ from typing import Any
 
 from safetypilot.bridge.contract import DriverError
 from safetypilot.bridge.drivers.dynamixel_chain import Chain, Refused
-from safetypilot.bridge.drivers.dynamixel_options import CALIBRATION, DynamixelOptions, Servo
+from safetypilot.bridge.drivers.dynamixel_options import (
+    CALIBRATION,
+    SIMULATED,
+    DynamixelOptions,
+    Servo,
+)
 from safetypilot.bridge.protocols import dynamixel_table as table
 from safetypilot.bridge.protocols.dynamixel_table import RADIANS_PER_S, TABLE
 
@@ -77,7 +82,8 @@ def configure(
     """
     answer_everything(chain)
     found = read_calibration(chain, motors)
-    _compare(calibration, found)
+    if calibration or not (options.simulated or options.port == SIMULATED):
+        _compare(calibration, found)
     for servo in motors:
         _check_health(chain, servo)
         _check_mounting(servo, {field: found[field][servo.joint.name] for field in found}, options)

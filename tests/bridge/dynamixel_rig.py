@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
-from safetypilot.bridge.contract import Mode
+from safetypilot.bridge.contract import Measurement, Mode, Setpoint
 from safetypilot.bridge.devices.dynamixel import Port
 from safetypilot.bridge.devices.dynamixel_bus import Bus, Trouble
 from safetypilot.bridge.devices.dynamixel_motor import Motor
@@ -17,27 +17,31 @@ from safetypilot.bridge.protocols.dynamixel_table import MODELS
 
 JOINTS = ("shoulder", "elbow")
 _STEP_S, _INERTIA = 0.002, 0.02
+PATIENCE_S = 10.0  # a busy machine
 
 
 class Rig:
     """Two motors, each with a flywheel.
 
     Attributes:
-        motors: in the order of JOINTS; may be changed under `lock`.
+        motors: in the order of JOINTS; to be changed under `lock`.
         events: what happened to them.
         refused: what the bus refused, by cause.
-        packets: all that it was sent, if `record` is set.
+        heard: all that it was sent.
+        deaf: nothing is heard and nothing answered, as if the cable were cut.
     """
 
-    def __init__(self, model: str = "xm430-w350", trouble: Trouble = Trouble(), **bus: Any) -> None:
+    def __init__(
+        self, model: str = "xm430-w350", trouble: Trouble | None = None, **bus: Any
+    ) -> None:
         self.lock = threading.Lock()
         self.events: list[dict[str, Any]] = []
         self.refused: list[str] = []
         self.motors = tuple(Motor(number, MODELS[model], self._tell) for number in (1, 2))
-        self.bus = Bus(self.motors, self.refused.append, trouble, **bus)
+        self.bus = Bus(self.motors, self.refused.append, trouble or Trouble(), **bus)
         self.angles, self.speeds = [0.3, -0.4], [0.0, 0.0]
         self.heard = bytearray()
-        self.deaf = False  # a cut cable: nothing is heard and nothing answered
+        self.deaf = False
         self._port, self._ended = Port(None), threading.Event()
         self.path = self._port.path
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -55,7 +59,7 @@ class Rig:
             data = self._port.receive(min(next_ns, due) if due else next_ns)
             now_ns = monotonic_ns()
             with self.lock:
-                if data and not self.deaf:
+                if data and not self.deaf and self._port.fits(self.bus.baud):
                     self.heard += data
                     self.bus.receive(data, now_ns)
                 answer = self.bus.due(now_ns)
@@ -104,6 +108,32 @@ def soon() -> int:
     return monotonic_ns() + 100_000_000
 
 
-def activated(driver: DynamixelDriver, mode: Mode = Mode.POSITION) -> tuple[float, ...]:
-    """Activates; the position from which."""
-    return driver.activate(mode).position
+def goal(*angles: float) -> Setpoint:
+    return Setpoint(Mode.POSITION, position=angles)
+
+
+def until(condition: Callable[[], bool], step: Callable[[], Any] = lambda: sleep(0.005)) -> None:
+    """Steps until something is true, which it has to become."""
+    end = monotonic() + PATIENCE_S
+    while not condition():
+        assert monotonic() < end, "it did not come to that"
+        step()
+
+
+def cycle(driver: DynamixelDriver, setpoint: Setpoint, seconds: float) -> Measurement:
+    """Reads and writes for a while; the last measurement."""
+    end = monotonic() + seconds
+    while True:
+        measured = driver.read(soon())
+        driver.write(setpoint, soon())
+        if monotonic() > end:
+            return measured
+        sleep(0.005)
+
+
+@contextmanager
+def working(mode: Mode = Mode.POSITION, **options: Any) -> Iterator[tuple[Rig, DynamixelDriver]]:
+    """A rig and a driver that is active on it."""
+    with Rig() as rig, driving(rig, ramp_s=0.04, **options) as driver:
+        driver.activate(mode)
+        yield rig, driver
