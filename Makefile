@@ -54,8 +54,9 @@ race: $(VENV)/.dev  ## every algorithm on Navigation and Maze, five seeds each, 
 	$(BIN)/python -m tests.benchmarks.race --preset published --out runs/race-published
 	$(BIN)/safetypilot table runs/race-default runs/race-published
 
-mutation: $(VENV)/.dev  ## mutation score of the shield
-	$(BIN)/python -m tests.policies.mutation_run
+mutation: $(VENV)/.dev  ## mutation score of the shield and of the limiter
+	$(BIN)/python -m tests.mutation_run shield
+	$(BIN)/python -m tests.mutation_run limiter
 
 coverage: $(VENV)/.dev
 	$(BIN)/pytest --cov --cov-report=term-missing

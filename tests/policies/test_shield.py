@@ -1,7 +1,7 @@
 """Every rule of the shield, one at a time; the mutation score of policies/shield.py rests on these.
 
-`python tests/policies/mutation_run.py` (make mutation) runs cosmic-ray with this file and
-test_shield_exhaustive.py; tests/policies/shield_mutation.md has the last score and the survivors.
+`python -m tests.mutation_run shield` (make mutation) runs cosmic-ray with this file and
+test_shield_exhaustive.py; tests/mutation_shield.md has the last score and the survivors.
 """
 
 import math
