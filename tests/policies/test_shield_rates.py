@@ -1,6 +1,6 @@
 """The shield where policy, planner and plant have rates of their own, its guard and its budgets.
 
-`python -m tests.mutation_run shield` runs these too: the mutation score of policies/shield.py rests on
+The mutation run of policies/shield.py (`make mutation`) runs these too; its score rests on
 them for all that test_shield.py does not know.
 """
 
