@@ -22,7 +22,11 @@ SAFETYPILOT = [sys.executable, "-P", "-m", "safetypilot.launch.cli"]
 ATTACHED = [command for block in BLOCKS for command in block if command.split()[1] in (
     "nodes", "topics", "echo", "hz", "latency", "top", "record",
     "swap", "estop", "reset")]  # fmt: skip
-ALONE = [block for block in BLOCKS if not set(block) & set(ATTACHED)]  # each has a folder
+# A graph, and what is asked of its robot meanwhile.
+BESIDE = [block for block in BLOCKS if "safetypilot bridge preflight" in block]
+ALONE = [
+    block for block in BLOCKS if not set(block) & set(ATTACHED) and block not in BESIDE
+]  # each has a folder
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -54,11 +58,19 @@ def test_the_commands_of_a_block_work_one_after_another(block: list[str], tmp_pa
         assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("block", BESIDE, ids=lambda block: block[0])
+def test_the_commands_for_a_robot_work_while_it_flies(block: list[str], tmp_path: Path) -> None:
+    work_beside(block[0].removeprefix("safetypilot ") + " --duration 90", block[1:], tmp_path)
+
+
 def test_the_commands_for_a_running_graph_work_while_it_runs(tmp_path: Path) -> None:
+    work_beside("launch maze rate=25 --duration 90", ATTACHED, tmp_path)
+
+
+def work_beside(command: str, commands: list[str], tmp_path: Path) -> None:
     with open(tmp_path / "log", "w") as log:
-        command = "launch maze rate=25 --duration 90 --out"
         process = subprocess.Popen(
-            [*SAFETYPILOT, *command.split(), str(tmp_path / "run")],
+            [*SAFETYPILOT, *command.split(), "--out", str(tmp_path / "run")],
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -66,7 +78,7 @@ def test_the_commands_for_a_running_graph_work_while_it_runs(tmp_path: Path) -> 
         while "flies as" not in (tmp_path / "log").read_text():
             assert process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
-        for command in ATTACHED:
+        for command in commands:
             done = run(command, tmp_path)
             assert done.returncode == 0, command + "\n" + done.stdout + done.stderr
     finally:
