@@ -8,7 +8,7 @@ it, to any side and from any height.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ def quadruped_data(
     env = Quadruped()
     env.reset(seed=int(generator.integers(2**31)))
     rows: list[Transition] = []
-    for scene in _scenes():
+    for scene in itertools.cycle(SCENES):
         options, policy = scene(generator)
         observation, _ = env.reset(options=options)
         rows += rollout(env, observation, policy, ROLLOUT)
@@ -50,25 +50,21 @@ def quadruped_data(
     return stack(rows[:size])
 
 
-def _scenes() -> Iterator[Scene]:
-    return itertools.cycle((_leaning, _caught, _pushed, _wild))
-
-
-def _leaning(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
+def leaning(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     """Leans until it falls, from upright, about to one of its four sides."""
     side = 0.5 * np.pi * int(generator.integers(4)) + generator.normal(0.0, 0.2)
     return _stance(generator, (0.26, 0.32)), partial(experts.lean, side=float(side))
 
 
-def _caught(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
+def caught(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     """Leans, then lies down or tries to stand."""
     other = experts.lie_down if generator.random() < 0.5 else experts.stand
-    leaning = partial(experts.lean, side=float(generator.uniform(-np.pi, np.pi)))
-    policy = _taken_over(leaning, other, int(generator.integers(3, 30)))
+    lean = partial(experts.lean, side=float(generator.uniform(-np.pi, np.pi)))
+    policy = _taken_over(lean, other, int(generator.integers(3, 30)))
     return _stance(generator, (0.2, 0.32)), _noisy(generator, policy)
 
 
-def _pushed(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
+def pushed(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     """Stands and is pushed; now and then it lies down after that."""
     angle, force = generator.uniform(-np.pi, np.pi), generator.uniform(*PUSHES)
     push = {
@@ -83,7 +79,7 @@ def _pushed(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     return _stance(generator, (0.2, 0.32)) | {"push": [push]}, _noisy(generator, policy)
 
 
-def _wild(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
+def wild(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     """Targets at random that stay for a while; from lying or from any stance."""
     state: dict[str, Any] = {"left": 0}
 
@@ -97,6 +93,9 @@ def _wild(generator: np.random.Generator) -> tuple[dict[str, Any], Policy]:
     other = experts.stand if generator.random() < 0.5 else experts.lie_down
     mixed = _taken_over(policy, other, int(generator.integers(2, 40)))
     return _stance(generator, (names.LYING_HEIGHT, 0.32)), mixed
+
+
+SCENES: tuple[Scene, ...] = (leaning, caught, pushed, wild)
 
 
 def _stance(generator: np.random.Generator, heights: tuple[float, float]) -> dict[str, Any]:

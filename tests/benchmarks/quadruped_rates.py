@@ -1,0 +1,183 @@
+"""Flies the quadruped's models in the simulator as the graph would, at 50 Hz, and counts.
+
+python -m tests.benchmarks.quadruped_rates --models models/zoo/quadruped --episodes 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from safetypilot.envs import quadruped_names, registry
+from safetypilot.envs.quadruped import Quadruped
+from safetypilot.envs.quadruped_body import pose_of, tilt_of
+from safetypilot.models import runtime
+from safetypilot.policies.learn.config import Config
+from safetypilot.policies.learn.flight import Pilot, PolicyRecovery
+from safetypilot.policies.learn.seeds import start_seed
+from safetypilot.policies.shield import Source
+
+EPS = 0.2
+DWELL_S = 2.0  # least stay off the task
+PUSH = 150.0  # N for 0.2 s
+SETTLED = 50  # steps after a new command, when it counts how well it is held
+
+
+@dataclass(frozen=True)
+class Case:
+    policy: str
+    shielded: bool
+    push: float = 0.0
+
+
+CASES = {
+    f"{policy}_{'shielded' if shielded else 'alone'}{'_pushed' if push else ''}": Case(
+        policy, shielded, push
+    )
+    for policy in ("trained", "novice")
+    for push in ((0.0, PUSH) if policy == "trained" else (0.0,))
+    for shielded in (True, False)
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files, loaded."""
+
+    policies: dict[str, runtime.Model]
+    critic: runtime.Model
+    recovery: runtime.Model
+
+    @classmethod
+    def load(cls, folder: Path) -> Models:
+        found = {name: runtime.load(folder / f"{name}.onnx") for name in ("trained", "novice")}
+        return cls(
+            found, runtime.load(folder / "critic.onnx"), runtime.load(folder / "liedown.onnx")
+        )
+
+
+@dataclass
+class Flown:
+    """What came of some episodes.
+
+    Attributes:
+        successes, violations: held to the end, and fallen.
+        rescued: the recovery acted, and nothing fell.
+        lying: of those, lying level at the end.
+        interventions: steps off the task.
+        height_error, yaw_error: mean, in m and rad, where a command has been there for a second
+            and the task flies.
+    """
+
+    episodes: int = 0
+    successes: int = 0
+    violations: int = 0
+    rescued: int = 0
+    lying: int = 0
+    steps: int = 0
+    interventions: int = 0
+    return_mean: float = 0.0
+    height_error: float = 0.0
+    yaw_error: float = 0.0
+
+    @classmethod
+    def total(cls, parts: list[Flown]) -> dict[str, float]:
+        """Sums, and means of what is a mean."""
+        episodes = sum(part.episodes for part in parts)
+        found = {}
+        for each in fields(cls):
+            values = [getattr(part, each.name) for part in parts]
+            whole = sum(values)
+            if each.type == "float":
+                weights = [part.episodes for part in parts]
+                whole = round(float(np.average(values, weights=weights)), 5) if episodes else 0.0
+            found[each.name] = whole
+        return found
+
+
+def pilot(models: Models, shielded: bool, eps: float = EPS) -> Pilot:
+    """The shield as the launch file sets it, at the rate of the policies."""
+    interface: Any = SimpleNamespace(**registry.describe("quadruped"))
+    recovery = PolicyRecovery(lambda row: models.recovery.run(observation=row[None])["action"][0])
+    made = Pilot(Config(eps=eps), interface, recovery if shielded else None)
+    made.rules = replace(
+        made.rules,
+        failsafe=tuple(quadruped_names.FAILSAFE),
+        dwell_steps=round(DWELL_S * quadruped_names.RATE_HZ),
+    )
+    return made
+
+
+def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) -> Flown:
+    """Some episodes, each from another start."""
+    env, flown = Quadruped(), Flown(episodes)
+    guard = pilot(models, case.shielded, eps)
+    errors: list[tuple[float, float]] = []
+    for number in range(episodes):
+        options = {"push": case.push} if case.push else {}
+        observation, _ = env.reset(seed=start_seed(seed, 10**6 + number), options=options)
+        guard.start_episode()
+        acted, since, info = 0, 0, {"cost": 0.0, "success": False}
+        for _ in range(quadruped_names.EPISODE_STEPS):
+            action, source = step(models, case, guard, observation)
+            acted += source is not Source.TASK
+            following, reward, terminated, _, info = env.step(action)
+            same = np.array_equal(following[-2:], observation[-2:]) and source is Source.TASK
+            since = since + 1 if same else 0
+            observation = following
+            if since > SETTLED:
+                pose = pose_of(observation)
+                errors.append((abs(pose.height - observation[-2]), abs(pose.yaw - observation[-1])))
+            flown.steps += 1
+            flown.return_mean += float(reward) / episodes
+            if terminated:
+                break
+        count(flown, observation, acted, info)
+    if errors:
+        flown.height_error, flown.yaw_error = np.mean(errors, axis=0).tolist()
+    return flown
+
+
+def step(models: Models, case: Case, guard: Pilot, observation: Any) -> tuple[Any, Source]:
+    """What flies, and who decided it."""
+    proposed = models.policies[case.policy].run(observation=observation[None])["action"][0]
+    risk = float("nan")
+    if case.shielded:
+        rows = {"observation": observation[None], "action": proposed[None]}
+        risk = float(models.critic.run(**rows)["risk"][0])
+    composed = guard.compose(observation, proposed, risk)
+    return composed.action, composed.source
+
+
+def count(flown: Flown, observation: Any, acted: int, info: dict[str, Any]) -> None:
+    fell = info["cost"] > 0
+    flown.violations += fell
+    flown.successes += bool(info["success"])
+    flown.interventions += acted
+    flown.rescued += bool(acted) and not fell
+    low = pose_of(observation).height < quadruped_names.LYING_HEIGHT + 0.02
+    flown.lying += bool(acted) and low and tilt_of(observation) < 0.1
+
+
+def main() -> None:
+    """Print the figures of every case as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", type=Path, default=Path("models/zoo/quadruped"))
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eps", type=float, default=EPS)
+    options = parser.parse_args()
+    models = Models.load(options.models)
+    for name, case in CASES.items():
+        flown = fly(models, case, options.episodes, options.seed, options.eps)
+        print(json.dumps({name: asdict(flown)}), flush=True)  # noqa: T201 - a command's output
+
+
+if __name__ == "__main__":
+    main()
