@@ -33,9 +33,14 @@ class Cause(NamedTuple):
 
 
 class LateSteps:
-    """Counts late steps by cause."""
+    """Counts late steps by cause.
 
-    def __init__(self) -> None:
+    Args:
+        plant: what the plant is called in them, by its type.
+    """
+
+    def __init__(self, plant: str = PLANT) -> None:
+        self._plant = plant
         self.missed_steps = 0  # no command came in time
         self.overruns = 0  # the plant began a period late, or later
         self._pending: dict[int, tuple[int, int]] = {}  # seq -> its stamp, its deadline
@@ -94,6 +99,8 @@ class LateSteps:
         self._add(Cause(ARBITER, "never answered"), deadline_ns - stamp_ns)
 
     def _add(self, cause: Cause, took_ns: int) -> None:
+        if cause.node == PLANT:
+            cause = cause._replace(node=self._plant)
         entry = self._causes.setdefault(cause, [0, 0])
         entry[0] += 1
         entry[1] = max(entry[1], took_ns)

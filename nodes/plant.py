@@ -84,7 +84,7 @@ class Plant(Node):
         self._awaiting = False
         self._chain = _NO_CHAIN
         self._refused: dict[str, int] = {}
-        self._late = LateSteps()
+        self._late = LateSteps(type(self).__name__.lower())
         self._step = self._steps = self._drift_ns = self._idle_ns = self._stamp_ns = 0
         self._tick_ns = 0
         self._report = self._new_report()
