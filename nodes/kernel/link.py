@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbits
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any
 
 from safetypilot.nodes.kernel import link_sockets as sockets
 from safetypilot.nodes.kernel.errors import NodeError
-from safetypilot.nodes.kernel.link_frames import Kind, Translator
+from safetypilot.nodes.kernel.link_frames import Translator
 from safetypilot.nodes.kernel.link_talk import Me, Talk
 from safetypilot.nodes.kernel.link_traffic import Traffic
 from safetypilot.nodes.kernel.node import Context, Input, NetworkNode
@@ -28,6 +28,7 @@ from safetypilot.nodes.kernel.wire import WireError, codecs
 
 ACK_SHARE = 4  # what has been taken is acknowledged after this part of a period, or with a frame
 _TURN = 256  # frames taken in one go
+_GOODBYE_NS = 250_000_000  # so long the other host has to say goodbye as well
 _WELL_KNOWN = 0.5  # the clocks are called well known again below this part of the limit
 
 
@@ -126,11 +127,15 @@ class Link(NetworkNode):
 
     def deactivate(self, now_ns: int) -> None:
         self._active = False
-        self._talk.say(Kind.BYE, "its run has ended")
+        self._talk.leave("its run has ended")
+        while self._talk.session and monotonic_ns() < now_ns + _GOODBYE_NS:
+            self._hear()
+            sleep(0.001)
 
     def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
     # Sessions.
 
@@ -218,16 +223,23 @@ class Link(NetworkNode):
     # What comes in.
 
     def _come(self) -> None:
-        """Takes what has come: of values only the newest, however many were queued."""
-        line = self._line
-        if line is None:
+        """Something may have come."""
+        if self._line is None:
             return
-        line.look_after()
+        self._line.look_after()
         if not self._active:
             return
+        self._hear()
+        if self._talk.up:
+            self._traffic.pump(self._talk.clock.round_trip_ns)
+        again_ns = monotonic_ns() if self._line.waiting else self._talk.next_ns
+        self.next_wake_ns = self._traffic.due_ns(again_ns)
+
+    def _hear(self) -> None:
+        """Takes what has come: of values the newest only, however many were queued."""
         newest: dict[str, bytes] = {}
         for _ in range(_TURN):
-            got = line.receive()
+            got = self._line.receive() if self._line else None
             if got is None:
                 break
             data = self._talk.take(*got, monotonic_ns())
@@ -236,10 +248,6 @@ class Link(NetworkNode):
                     self._deliver(topic, frame)
         for topic, frame in newest.items():
             self._deliver(topic, frame)
-        if self._talk.up:
-            self._traffic.pump(self._talk.clock.round_trip_ns)
-        again_ns = monotonic_ns() if line.waiting else self._talk.next_ns
-        self.next_wake_ns = self._traffic.due_ns(again_ns)
 
     def _deliver(self, topic: str, frame: bytes) -> None:
         try:

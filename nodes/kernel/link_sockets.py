@@ -157,6 +157,8 @@ class Listener(_Line):
 
     def look_after(self) -> None:
         super().look_after()
+        if self._unsettled:
+            self._count_noise()
         while has_frame(self._zap):
             self._admit(self._zap.recv_multipart(NOBLOCK))
 
@@ -178,8 +180,13 @@ class Listener(_Line):
             self._opened.pop(value, None)
         elif event & _OUTCOMES:
             self._unsettled -= 1
-        # Noise ends a connection without any outcome. One that is young and open may have one yet.
-        since = monotonic() - 2 * _HANDSHAKE_S
+
+    def _count_noise(self) -> None:
+        """Of noise ZeroMQ tells nothing: its connection ends without an outcome.
+
+        One that is open and young may have an outcome yet.
+        """
+        since = monotonic() - 1.5 * _HANDSHAKE_S
         young = sum(opened > since for opened in self._opened.values())
         while self._unsettled > young:
             self._unsettled -= 1

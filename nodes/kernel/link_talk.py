@@ -59,6 +59,7 @@ class Talk:
 
     Attributes:
         up: data may be sent, and come.
+        leaving: it has said goodbye.
         process, run: of the other host, in this session or the last one.
         next_ns: when `tick` has something to do.
     """
@@ -80,7 +81,7 @@ class Talk:
         self.clock = ClockEstimate()
         self.session = self.process = 0
         self.run = ""
-        self.up = self._ready = self._peer_ready = False
+        self.up = self._ready = self._peer_ready = self.leaving = False
         self.next_ns = 0
         self._hello = randbits(62)
         self._heard_ns = self._asked_ns = self._called_ns = 0
@@ -120,6 +121,15 @@ class Talk:
         else:
             self.next_ns = now_ns + PING_NS
 
+    def leave(self, reason: str) -> None:
+        """Says goodbye; when the other one has said it too, the session is over.
+
+        To be waited for a little: a connection that is closed with something unread in it takes
+        back what was said last.
+        """
+        self.leaving = True
+        self.say(Kind.BYE, reason)
+
     def finish(self, reason: str, goodbye: bool) -> None:
         """Ends the session, if there is one."""
         if not self.session:
@@ -129,7 +139,8 @@ class Talk:
         self._called_ns = self._now()
         if not goodbye:
             self._renew()
-        self._end(reason, goodbye)
+        if not self.leaving:
+            self._end(reason, goodbye)
 
     # What it hears.
 
@@ -169,6 +180,8 @@ class Talk:
             if self._ready and not fields[0]:
                 self.say(Kind.READY, self.up)
         elif kind is Kind.BYE:
+            if not self.leaving:
+                self.say(Kind.BYE, "goodbye")
             self.finish(str(fields[0]), True)
 
     def _look(self) -> None:

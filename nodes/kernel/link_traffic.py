@@ -153,7 +153,12 @@ class Traffic:
             topic: {"received": count} | _lost(self._incoming.get(topic))
             for topic, count in self._received.items()
         }
-        return {"out": values | streams, "in": received, "while_down": self.while_down}
+        return {
+            "out": values | streams,
+            "in": received,
+            "while_down": self.while_down,
+            "foreign": self.foreign,
+        }
 
 
 def _lost(stream: StreamIn | None) -> dict[str, int]:

@@ -15,9 +15,10 @@ import numpy as np
 from safetypilot.nodes.kernel import board, link_sockets, messages
 from safetypilot.nodes.kernel.link import Link, LinkConfig, shaped
 from safetypilot.nodes.kernel.node import Spec
+from safetypilot.nodes.kernel.ports import StreamReader, StreamWriter
 from safetypilot.nodes.kernel.realtime import RealtimeExecutor
 from safetypilot.nodes.kernel.testing import INTERFACE
-from safetypilot.nodes.kernel.transport import Endpoints, Inbox
+from safetypilot.nodes.kernel.transport import Endpoints, Inbox, open_context
 from safetypilot.nodes.kernel.wire import codecs
 
 Topics = tuple[str, ...]
@@ -75,6 +76,17 @@ class Side:
             for topic in config.receives
             if topic in self._fds
         }
+        self._zmq = open_context()
+        self.streams = {
+            topic: StreamWriter(self._zmq, self.endpoints, topic, ["link"])
+            for topic in config.sends
+            if topic in STREAMS
+        }
+        self._stream_readers = {
+            topic: StreamReader(self._zmq, self.endpoints.stream(topic, "reader"))
+            for topic in config.receives
+            if topic in STREAMS
+        }
         self.events: list[dict[str, Any]] = []
         self.executor = RealtimeExecutor([(shape, spec, config)])
         self.link: Link = self.executor.stations[0].node  # type: ignore[assignment]
@@ -100,6 +112,13 @@ class Side:
         frame = eventually(self._readers[topic].receive, within_s, topic)
         return CODECS[{"observation": messages.Observation, "proposal": messages.Proposal,
                        "risk": messages.Risk}[topic]].decode(frame)  # fmt: skip
+
+    def read_stream(self, topic: str) -> list[bytes]:
+        """All frames of a stream that are here."""
+        frames = []
+        while (frame := self._stream_readers[topic].receive()) is not None:
+            frames.append(frame)
+        return frames
 
     def peek(self, topic: str) -> Any:
         frame = self._readers[topic].receive()
@@ -132,6 +151,7 @@ class Side:
         for station in self.executor.stations:
             station.finish()
         self.executor._zmq.destroy(300)
+        self._zmq.destroy(0)
         self.inbox.close()
         for fd in (*self._fds.values(), self._bell, self.bell):
             os.close(fd)
