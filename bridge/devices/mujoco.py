@@ -49,6 +49,7 @@ from safetypilot.bridge.protocols.mujoco import (
     message,
 )
 
+_FURTHEST = 1e6  # rad or m, of joints without limits
 _OBEYED_WITHIN = 2.0  # watchdog times; a command that is older is not taken
 
 
@@ -164,8 +165,9 @@ class Device:
             answer = {"ok": False, "text": str(error)}
         reply = Head(Kind.ANSWER, head.kind, 0, self._door.session, head.seq, now_ns)
         self._door.send_to(link, message(reply, answer))
-        self._states.clear()
-        self._door.send(self._state(monotonic_ns()))
+        if answer["ok"]:  # a state of after it follows at once
+            self._states.clear()
+            self._door.send(self._state(monotonic_ns()))
 
     def _hello(self, link: Link, head: Head, _: dict[str, Any], __: int) -> dict[str, Any]:
         self._door.admit(link, head)
@@ -191,7 +193,8 @@ class Device:
         if not isinstance(position, list) or len(position) != len(joints):
             raise DriverError(f"placed at {position!r}; it takes {len(joints)} numbers")
         for joint, its in zip(joints, position, strict=True):
-            if not isinstance(its, (int, float)) or not joint.low <= its <= joint.high:
+            good = isinstance(its, int | float) and abs(its) < _FURTHEST
+            if not good or not joint.low <= its <= joint.high:
                 raise DriverError(
                     f"{joint.name} placed at {its!r}; it goes from {joint.low} to {joint.high}"
                 )

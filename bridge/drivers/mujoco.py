@@ -88,8 +88,9 @@ class MujocoDriver:
                     f"the MuJoCo device at {address} has {name} {its!r}, the driver was told "
                     f"{expected!r}; give both the same options"
                 )
+        first = link.await_state()
         if options.obstacles:
-            self._touches = link.newest.sensors[-1]
+            self._touches = first.sensors[-1]
         return {name: self._identity[name] for name in ("model", "serial", "firmware")}
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:

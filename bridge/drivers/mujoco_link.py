@@ -38,6 +38,9 @@ class Child:
     """A device that was started for this driver, as a session of its own.
 
     It outlives a driver that is killed for long enough to damp, and then ends by itself.
+
+    Attributes:
+        address: of its socket.
     """
 
     def __init__(self, options: MujocoOptions, model: Path) -> None:
@@ -74,6 +77,10 @@ class Child:
             last = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
             raise DriverError(f"the device did not start: {last or f'exit code {code}'}")
         return str(json.loads(line)["socket"])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def end(self) -> None:
         self._process.terminate()
@@ -161,7 +168,7 @@ class Link:
 
     Attributes:
         identity: what the device said of itself.
-        newest: the newest state; there always is one.
+        newest: the newest state.
     """
 
     def __init__(self, address: str, inlet: Inlet, joints: int) -> None:
@@ -195,6 +202,17 @@ class Link:
             raise DriverError("the MuJoCo device has not sent a state yet")
         return self.inlet.state
 
+    def await_state(self) -> State:
+        """The newest state, once there is one.
+
+        Raises:
+            DriverError: there is none.
+        """
+        until_ns = monotonic_ns() + round(ANSWER_S * 1e9)
+        while self.inlet.state is None and self.wait(until_ns):
+            self.drain()
+        return self.newest
+
     def drain(self) -> None:
         """Takes all that has come; never blocks.
 
@@ -223,6 +241,8 @@ class Link:
     def ask(self, kind: Kind, **body: Any) -> dict[str, Any]:
         """Sends a request; returns its answer, once a state of after it has come, too.
 
+        Only to HELLO that state is not awaited: it may be of another robot than was declared.
+
         Raises:
             DriverError: the device refuses, or does not answer.
         """
@@ -236,7 +256,7 @@ class Link:
                 continue
             if not inlet.answer.get("ok"):
                 raise DriverError(f"the MuJoCo device refuses: {inlet.answer.get('text')}")
-            if inlet.is_after:
+            if inlet.is_after or kind is Kind.HELLO:
                 return inlet.answer
         raise DriverError(
             f"the MuJoCo device did not answer {kind.name.lower()} within {ANSWER_S:g} s"

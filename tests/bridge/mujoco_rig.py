@@ -1,8 +1,14 @@
-"""A model of two links, as the tests of the MuJoCo device and driver have it."""
+"""What the tests of the MuJoCo device and driver share: a model of two links, and a device."""
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions
@@ -41,3 +47,47 @@ def two_links(folder: Path, actuators: str = MOTORS, **options: Any) -> MujocoOp
     path = folder / "arm.xml"
     path.write_text(ARM.format(actuators=actuators))
     return MujocoOptions(model=str(path), **options)
+
+
+class Machine:
+    """A device that runs by itself, in a process and a private folder of its own.
+
+    Attributes:
+        options: for a driver that is to connect to it.
+    """
+
+    def __init__(self, folder: Path, options: MujocoOptions, *more: str) -> None:
+        self._events = folder / "events"
+        command = [
+            sys.executable, "-P", "-m", "safetypilot.bridge.devices.mujoco", *more,
+            "--events", str(self._events), "--options", json.dumps(asdict(options)),
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.ready = json.loads(self.process.stdout.readline())
+        self.options = replace(options, address=self.ready["socket"])
+
+    def events(self, *named: str) -> list[dict[str, Any]]:
+        """What it has told so far."""
+        rows = [json.loads(line) for line in self._events.read_text().splitlines()]
+        return [row for row in rows if not named or row["event"] in named]
+
+    def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
+        """The event, which may still be to come."""
+        until = monotonic() + 20.0
+        while len(found := self.events(event)) < count:
+            assert monotonic() < until, f"no {event} in {self.events()}"
+            sleep(0.005)
+        return found[-1]
+
+    def end(self) -> int:
+        """Its exit status."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+
+def soon(seconds: float = 5.0) -> int:
+    """A deadline that no busy machine passes by accident."""
+    return monotonic_ns() + round(seconds * 1e9)
