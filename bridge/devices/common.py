@@ -31,6 +31,7 @@ from typing import Any
 from safetypilot.bridge.contract import DriverError
 
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
+_AUTOGROUP = Path("/proc/self/autogroup")
 _BURST = 4  # ticks that are made up for at most, when the host stood still
 
 
@@ -74,6 +75,10 @@ def settle(options: argparse.Namespace) -> None:
         if os.getppid() != parent or parent == 1:  # it was faster
             raise SystemExit(0)
     libc.prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # ns; by default wake-ups may be 50 us late
+    try:  # a session of its own is a group of its own, in which alone niceness counts
+        _AUTOGROUP.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError:
+        pass  # it has no such groups, or gives no precedence
     gc.collect()
     gc.freeze()
     gc.disable()

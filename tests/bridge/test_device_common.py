@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetypilot.bridge.contract import DriverError
@@ -24,6 +24,7 @@ def make_pace(monkeypatch: pytest.MonkeyPatch, *arguments: float) -> Pace:
     return Pace(*arguments)
 
 
+@settings(deadline=None)
 @given(gaps=st.lists(st.integers(0, 3 * MS), min_size=1, max_size=200))
 def test_physics_follows_the_clock_however_often_it_is_asked(gaps: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -37,6 +38,7 @@ def test_physics_follows_the_clock_however_often_it_is_asked(gaps: list[int]) ->
     assert pace.skipped == 0
 
 
+@settings(deadline=None)
 @given(stall=st.integers(0, 10**12), then=st.integers(0, 20))
 def test_after_a_stall_it_makes_up_for_a_few_ticks_and_counts_the_rest(
     stall: int, then: int

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mujoco_rig import MOTORS, SERVOS, two_links
 
@@ -61,6 +61,7 @@ def test_the_default_servo_of_the_maze_is_quick_and_does_not_overshoot() -> None
         world.step(250)
 
 
+@settings(deadline=None)
 @given(command=st.tuples(*[st.floats(-0.5, 0.5)] * 4), gains=st.tuples(*[st.floats(0, 0.5)] * 4))
 def test_pd_makes_the_effort_that_its_formula_says(
     command: tuple[float, ...], gains: tuple[float, ...]
@@ -188,6 +189,7 @@ def arm(control: Control, now_ns: int = 0) -> None:
     assert control.status is Status.ACTIVE
 
 
+@settings(deadline=None)
 @given(gaps=st.lists(st.integers(0, 200 * MS), min_size=1, max_size=30))
 def test_silence_beyond_the_timeout_damps_and_nothing_shorter_does(gaps: list[int]) -> None:
     options = MujocoOptions(actuation="position")
@@ -222,6 +224,42 @@ def test_what_is_damped_stays_so_until_a_reset(control: Control) -> None:
     control.reset("damping")
     assert (control.status, control.cause) == (Status.DAMPING, Cause.NONE)
     arm(control, 10 * WATCHDOG_NS)
+
+
+def push(write: Any) -> tuple[Control, World]:
+    """A robot whose commander pushes, and which moves."""
+    world = World(load(write(actuation="effort", joints=["elbow"])))
+    control = Control(world, Mode.EFFORT, EventLog(None), 0.1, ramp_steps=40)
+    control.arm("effort", 0)
+    control.advance(40)
+    control.obey(Setpoint(Mode.EFFORT, effort=(0.02,)), 1, 0)
+    control.advance(100)
+    return control, world
+
+
+@pytest.mark.parametrize("cause", [Cause.SILENCE, Cause.ESTOP])
+def test_who_is_damped_stops_whatever_was_commanded(write: Any, cause: Cause) -> None:
+    control, world = push(write)
+    speed = world.measure()[1][0]
+    assert speed > 0.1
+    if cause is Cause.SILENCE:
+        control.watch(WATCHDOG_NS + 1)
+    else:
+        control.damp(cause)
+    assert control.cause is cause
+    control.advance(500)
+    assert abs(world.measure()[1][0]) < 0.01 * speed
+
+
+@pytest.mark.parametrize(("rest", "shrinks"), [("damping", 0.7), ("off", 0.7), ("hold", 0.3)])
+def test_on_the_way_down_it_is_braked_already(write: Any, rest: str, shrinks: float) -> None:
+    control, world = push(write)
+    control.obey(Setpoint(Mode.EFFORT, effort=(0.0,)), 2, 0)
+    speed = world.measure()[1][0]
+    control.release(rest)
+    control.advance(30)
+    assert control.status is Status.RELEASING
+    assert abs(world.measure()[1][0]) < shrinks * speed
 
 
 def test_the_watchdog_can_be_seen_to_act_without_torque(control: Control) -> None:

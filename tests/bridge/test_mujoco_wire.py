@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetypilot.bridge.contract import Mode, Setpoint
@@ -34,6 +34,7 @@ heads = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(mode=st.sampled_from(list(Mode)), rows=st.lists(numbers, min_size=15, max_size=15))
 def test_a_command_comes_out_as_it_went_in(mode: Mode, rows: list[float]) -> None:
     codec = CommandCodec(3)
@@ -45,6 +46,7 @@ def test_a_command_comes_out_as_it_went_in(mode: Mode, rows: list[float]) -> Non
     assert codec.unpack(head, frame) == setpoint
 
 
+@settings(deadline=None)
 @given(head=heads, rows=st.lists(numbers, min_size=8, max_size=8), tick=st.integers(0, 2**60))
 def test_a_state_comes_out_as_it_went_in(head: Head, rows: list[float], tick: int) -> None:
     codec = StateCodec(2, 2)
@@ -55,12 +57,14 @@ def test_a_state_comes_out_as_it_went_in(head: Head, rows: list[float], tick: in
     assert codec.unpack(head, frame) == state
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(Refused):
         read_head(noise)
 
 
+@settings(deadline=None)
 @given(bit=st.integers(min_value=0), cut=st.integers(1, 40))
 def test_a_frame_with_one_wrong_bit_or_without_its_end_is_refused(bit: int, cut: int) -> None:
     codec = CommandCodec(2)
@@ -150,6 +154,7 @@ def test_an_old_state_is_no_news_unless_a_newer_one_is_behind_it() -> None:
     assert inlet.state.tick == 2 and counters == {"late": 1}
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200) | st.integers(0, 9).map(lambda n: bytes(state_frame(n)))))
 def test_whatever_comes_the_driver_goes_on(frames: list[bytes]) -> None:
     counters: dict[str, int] = {}
