@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     bench.command(epilog="Example: safetypilot bench planner --rate 50")(planner)
     bench.command(epilog="Example: safetypilot bench jitter --rate 1000 --realtime")(jitter)
     bench.command(epilog="Example: safetypilot bench throughput --size 64 --size 4096")(throughput)
+    bench.command(epilog="Example: safetypilot bench bridge --cycles 1000000 --realtime")(bridge)
     bench.command(epilog="Example: safetypilot bench compare old.json new.json")(compare)
     app.add_typer(bench, name="bench")
 
@@ -130,6 +131,28 @@ def throughput(
     with Bar("throughput") as screen, _problems():
         found = floods.measure(Cell(blocks=blocks), sizes or floods.SIZES, seconds, screen)
     _finish(found, floods.text(found), json)
+
+
+def bridge(
+    rate: Rate = 1000.0,
+    cycles: Annotated[int, typer.Option(min=2000, help="Reads, limits and writes.")] = 60_000,
+    joints: Annotated[int, typer.Option(help="2: the maze's puck; 12: the quadruped.")] = 12,
+    realtime: Realtime = False,
+    json: JsonFile = None,
+) -> None:
+    """The last line at full speed: read, limit, write against a simulated device, without a graph.
+
+    Counts missed deadlines, those that the host explains, costs, shares of a core, and memory.
+    """
+    from safetypilot.launch.bench import bridge as last_line
+
+    typer.echo(f"{cycles} cycles at {rate:g} Hz, {cycles / rate:.0f} s and a few more", err=True)
+    try:
+        found = last_line.run(rate, cycles, joints, realtime)
+    except (ValueError, RuntimeError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    _finish(found, last_line.text(found), json)
 
 
 @contextmanager

@@ -275,6 +275,29 @@ class _Witness:
         return Samples(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
 
 
+def text(found: dict[str, Any]) -> str:
+    """The figures for people."""
+    missed, host = found["missed_deadlines"], found["missed_deadlines"]
+    host -= found["missed_unexplained"]
+    grown = [(after - before) / 1024 for before, after in
+             (found["rss_bytes"], found["device_rss_bytes"])]  # fmt: skip
+    cycle, work = found["cycle"], found["work"]
+    high = cycle["p999_us"]
+    lines = [
+        f"{cycle['n']:,} cycles at {found['rate_hz']:g} Hz, {found['joints']} joints",
+        f"missed deadlines: {missed}, {host} of them by the host; no fresh state: {found['stale']}",
+        f"cycle: p50 {cycle['p50_us']:.0f}, p99 {cycle['p99_us']:.0f}"
+        + (f", p99.9 {high:.0f}" if high else "")
+        + f", max {cycle['max_us']:.0f} us; work alone p50 {work['p50_us']:.0f} us",
+        f"limiter and life cycle: {found['vetting_share']:.1%} of a core; "
+        f"the loop {found['loop_share']:.1%}, the device {found['device_share']:.1%}",
+        f"memory grew by {grown[0]:.0f} KiB, the device's by {grown[1]:.0f} KiB",
+    ]
+    if found["refused"]:
+        lines.append(f"the machine refuses: {', '.join(found['refused'])}")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str], write: Callable[[str], object]) -> None:
     rate, cycles, joints, realtime = arguments
     try:
