@@ -220,7 +220,7 @@ def test_killed_links_come_back_on_either_host(hosts: Hosts) -> None:
 
 @pytest.mark.slow
 def test_strangers_on_the_cable_get_nowhere(hosts: Hosts) -> None:
-    robot, _ = hosts.fly("rate=20", robot=("--duration", "20"))
+    robot, _ = hosts.fly("rate=20", robot=("--duration", "45"))
     keys.make(hosts.folder / "other", ("robot", "workstation"))
     (hosts.folder / "other" / "robot.public").write_text(
         (hosts.folder / "keys" / "robot.public").read_text()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from safetypilot.launch import attach, cli, runtime_dir
 
 VERBS = ("launch", "check", "graph", "nodes", "topics", "echo", "hz", "latency", "top", "record",
-         "replay", "swap", "estop", "reset", "train", "doctor")  # fmt: skip
+         "replay", "swap", "estop", "reset", "train", "doctor", "keys")  # fmt: skip
 
 
 def call(*words: str) -> Result:
