@@ -283,14 +283,17 @@ def text(found: dict[str, Any]) -> str:
              (found["rss_bytes"], found["device_rss_bytes"])]  # fmt: skip
     cycle, work = found["cycle"], found["work"]
     high = cycle["p999_us"]
+    shares = (
+        f"limiter and life cycle: {found['vetting_share']:.1%} of a core; "
+        f"the loop {found['loop_share']:.1%}, the device {found['device_share']:.1%}"
+    )
     lines = [
         f"{cycle['n']:,} cycles at {found['rate_hz']:g} Hz, {found['joints']} joints",
         f"missed deadlines: {missed}, {host} of them by the host; no fresh state: {found['stale']}",
         f"cycle: p50 {cycle['p50_us']:.0f}, p99 {cycle['p99_us']:.0f}"
         + (f", p99.9 {high:.0f}" if high else "")
         + f", max {cycle['max_us']:.0f} us; work alone p50 {work['p50_us']:.0f} us",
-        f"limiter and life cycle: {found['vetting_share']:.1%} of a core; "
-        f"the loop {found['loop_share']:.1%}, the device {found['device_share']:.1%}",
+        shares,
         f"memory grew by {grown[0]:.0f} KiB, the device's by {grown[1]:.0f} KiB",
     ]
     if found["refused"]:

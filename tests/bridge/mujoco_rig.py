@@ -59,7 +59,7 @@ class Machine:
     def __init__(self, folder: Path, options: MujocoOptions, *more: str) -> None:
         self._events = folder / "events"
         command = [
-            sys.executable, "-P", "-m", "safetypilot.bridge.devices.mujoco", *more,
+            sys.executable, "-P", "-m", "safetypilot.bridge.devices.mujoco", "--with-parent", *more,
             "--events", str(self._events), "--options", json.dumps(asdict(options)),
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
