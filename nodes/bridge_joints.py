@@ -23,8 +23,8 @@ class Joints:
     def __init__(
         self, places: tuple[int, ...], mode: Mode, limits: tuple[Joint, ...], ramp_s: float
     ) -> None:
-        self.limits = limits
-        self._places, self._mode = places, mode
+        self.limits, self.mode = limits, mode
+        self._places = places
         self._plain = places == tuple(range(len(limits)))
         self._ramp_ns = ramp_s * 1e9
         self._zeros: Vector = (0.0,) * len(limits)
@@ -57,7 +57,7 @@ class Joints:
         Args:
             since_ns: the time since activation.
         """
-        zeros, mode = self._zeros, self._mode
+        zeros, mode = self._zeros, self.mode
         if mode is Mode.POSITION:
             return Setpoint(mode, self.to_driver(drive.position, measured.position))
         if mode is Mode.VELOCITY:

@@ -16,7 +16,8 @@ from robots import Robot
 from safetypilot.bridge.estop import SOCKET, STOP, send
 from safetypilot.envs import registry
 from safetypilot.envs.maze_body import REACH
-from safetypilot.nodes.bridge import LATCH, Bridge, BridgeConfig
+from safetypilot.nodes.bridge import Bridge, BridgeConfig
+from safetypilot.nodes.bridge_robot import LATCH
 from safetypilot.nodes.kernel import messages
 from safetypilot.nodes.kernel.errors import NodeError, RequestRefused
 from safetypilot.nodes.kernel.interface import Interface
@@ -37,7 +38,9 @@ class Flight:
         self.bench = Bench(
             Bridge,
             BridgeConfig(
-                env="maze", driver=DRIVER, options={DRIVER: options or {}},
+                env="maze",
+                driver=DRIVER,
+                options={DRIVER: options or {}},
                 **{"supervisor_s": 0.0, **config},
             ),
             folder,
@@ -317,7 +320,7 @@ def test_the_latch_holds_across_restarts_until_somebody_says_why(fly) -> None:
     for refused in ("configure", "arm", "disarm"):
         with pytest.raises(RequestRefused, match="while e-stopped"):
             again.steps(0)
-            again.bench.node._commanded_ns = again.bench.now_ns
+            again.bench.node.robot.hear(True, again.bench.now_ns)
             again.bench.ask(refused)
     with pytest.raises(RequestRefused, match="needs a reason"):
         again.bench.ask("reset")
@@ -395,3 +398,21 @@ def test_the_preflight_report_is_json(fly) -> None:
     text = json.dumps(report, allow_nan=False)
     assert report["identity"]["model"] == "robot" and '"velocity": 0.2' in text
     assert report["joints"][0]["effort"] is None and report["watchdog_s"] == 0.1
+
+
+def test_an_episode_that_a_fault_ends_is_reported_and_the_next_begins_anew(fly) -> None:
+    flight = fly().rise()
+    flight.steps(5)
+    flight.robot.faults = ("it is hot",)
+    flight.steps(1)
+    report = flight.bench.last("episode")
+    assert flight.state == "fault" and not report.success and not report.violation
+    assert flight.bench.last("transition").truncated
+    flight.robot.faults = ()
+    for request in ("reset", "configure", "arm"):
+        flight.steps(1)
+        flight.bench.ask(request, reason="it has cooled down")
+    flight.steps(3)
+    assert flight.state == "active"
+    assert [t.step for t in flight.bench.executor.of("transition")[-2:]] == [0, 1]
+    assert flight.bench.last("transition").episode == report.episode + 1
