@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safetypilot.launch import cli_bridge_kit as kit
 from safetypilot.launch.cli_common import (
     InputError,
     Json,
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
             "help_option_names": [],
         },
     )(device)
+    kit.register(verbs)
     app.add_typer(verbs, name="bridge")
 
 
