@@ -10,6 +10,7 @@ from time import monotonic_ns
 from safetypilot.bridge.contract import DriverError, Joint, Mode, Setpoint, Vector
 
 _FIELDS = {each.name for each in fields(Joint)} - {"name"}
+_FARTHEST = 1e6  # rad, m, N m, ... of what no robot does
 
 
 def vet(driver: str, setpoint: Setpoint, mode: Mode | None, size: int, deadline_ns: int) -> Vector:
@@ -27,8 +28,11 @@ def vet(driver: str, setpoint: Setpoint, mode: Mode | None, size: int, deadline_
         raise DriverError(f"{driver} got a setpoint in {setpoint.mode!s}, but {mode} is active")
     named: tuple[Vector, ...] = setpoint[1:] if mode is Mode.PD else (getattr(setpoint, mode),)
     for numbers in named:
-        if len(numbers) != size or not isfinite(sum(numbers)):
-            raise DriverError(f"{driver}: {mode} is {size} finite numbers each, not {numbers!r}")
+        good = len(numbers) == size and isfinite(sum(numbers))
+        if not good or max(map(abs, numbers), default=0.0) > _FARTHEST:
+            raise DriverError(
+                f"{driver}: {mode} is {size} numbers of a robot each, not {numbers!r}"
+            )
     if deadline_ns <= monotonic_ns():
         raise DriverError(f"{driver}: the setpoint came after its deadline")
     return named[0]

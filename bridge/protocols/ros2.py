@@ -55,6 +55,7 @@ JOINT_TRAJECTORY = _message(
     joint_names=Sequence("string"),
     points=Sequence(POINT),
 )
+BOOL = _message("std_msgs", "Bool", data="bool")
 
 _TOPIC = re.compile(r"/[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -182,6 +183,20 @@ def read_commands(sample: bytes) -> Vector:
     numbers = reader.doubles()
     reader.end()
     return numbers
+
+
+def flag(value: bool) -> bytes:
+    """A `std_msgs/msg/Bool`."""
+    return CdrWriter().sample + bytes([value])
+
+
+def read_flag(sample: bytes) -> bool:
+    """Raises CdrError: it is no `std_msgs/msg/Bool`."""
+    reader = CdrReader(sample)
+    value = sample[reader.offset : reader.offset + 1]
+    if value not in (b"\x00", b"\x01"):
+        raise CdrError("no flag")
+    return value == b"\x01"
 
 
 class Trajectories:
