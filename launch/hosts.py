@@ -18,7 +18,7 @@ from pathlib import Path
 from safetypilot.launch import files, keys
 from safetypilot.launch.checks import Check
 from safetypilot.launch.loader import Mark, Place, Problem, did_you_mean, show
-from safetypilot.launch.portion import LINK, crossing
+from safetypilot.launch.portion import LINK, MODEL, crossing
 from safetypilot.launch.resolved import HostSpec, NodeSpec, TopicSpec
 from safetypilot.launch.schema import Host
 
@@ -134,6 +134,14 @@ def _topics(check: Check, topics: tuple[TopicSpec, ...]) -> None:
         if other != topic.name:
             message = f"{other!r} and {topic.name!r} both carry {topic.message} between the hosts"
             check.complain(("hosts",), message, "one topic of a type can; move a node", key=True)
+    at = {node.name: node for node in check.nodes}
+    for topic in (t for t in topics if t.type == MODEL):
+        away = [name for name in topic.readers if at[name].host != at[topic.writer].host]
+        if away and not at[topic.writer].config.get("together", False):
+            check.warnings.append(
+                f"{', '.join(away)} on another host than {topic.writer}: models travel as sets "
+                f"only, and one that is announced by itself stays where it is"
+            )
 
 
 def _apart(check: Check) -> None:

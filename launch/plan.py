@@ -104,6 +104,7 @@ class Plan:
         step_s: simulated seconds per control period, where the plant is a simulation.
         host: which of two hosts this is (launch/portion.py); empty: there is one.
         paces: topics from the other host -> they come for every so many-th observation.
+        elsewhere: the nodes of the other host; they can be asked as if they were here.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Plan:
     step_s: float | None = None
     host: str = ""
     paces: dict[str, int] = field(default_factory=dict)
+    elsewhere: tuple[NodePlan, ...] = ()
 
     @property
     def rate_hz(self) -> float:
@@ -136,6 +138,12 @@ class Plan:
     @property
     def plant(self) -> str | None:
         return self.writer(OBSERVATION)
+
+    @property
+    def pacemaker(self) -> str | None:
+        """The plant itself, on whichever host it is: who puts a set of models in force."""
+        away = (node.name for node in self.elsewhere if OBSERVATION in node.outputs)
+        return next(away, self.plant)
 
     def readers(self) -> dict[str, list[str]]:
         """topic -> the nodes that read it, in graph order."""
@@ -225,14 +233,14 @@ class Plan:
                     "rate_hz": self.rate_hz / node.every,
                     "process": node.process or node.name,
                 }
-                for node in self.nodes
+                for node in (*self.nodes, *self.elsewhere)
             },
             "topics": {
                 topic: {
                     "type": local.get(topic, topic),
                     "message": TOPICS[local.get(topic, topic)].message.__name__,
                     "port": TOPICS[local.get(topic, topic)].port,
-                    "writer": self.writer(topic),
+                    "writer": self.writer(topic) if topic != OBSERVATION else self.pacemaker,
                     "readers": names,
                 }
                 for topic, names in readers.items()

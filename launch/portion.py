@@ -14,21 +14,23 @@ from safetypilot.launch.resolved import Graph, HostSpec, NodeSpec, TopicSpec
 from safetypilot.nodes.kernel.messages import SCHEMAS
 from safetypilot.nodes.kernel.topics import TOPICS
 
-LINK = "link"
+LINK, MODEL = "link", "model"
 _CLASS = "safetypilot.nodes.kernel.link:Link"
 
 
 def crossing(nodes: Iterable[NodeSpec], topics: Iterable[TopicSpec]) -> list[TopicSpec]:
     """The topics that one host writes and the other needs.
 
-    Episodes are needed on both: the supervisor without the plant counts by them too.
+    Episodes are needed on both: the supervisor without the plant counts by them too. A model's
+    announcement names a file, which the other host does not have; sets of models travel by request
+    (nodes/kernel/link_relay.py).
     """
     at = {node.name: node.host for node in nodes}
     return [
         topic
         for topic in topics
         if topic.name == plan.EPISODE
-        or any(at.get(reader) != at.get(topic.writer) for reader in topic.readers)
+        or (topic.type != MODEL and any(at[r] != at[topic.writer] for r in topic.readers))
     ]
 
 
@@ -59,6 +61,7 @@ def portion(graph: Graph, host: str) -> plan.Plan:
         nodes=(*local, link),
         host=host,
         paces=paces,
+        elsewhere=tuple(node for node in whole.nodes if at[node.name] != host),
         script=tuple(step for step in whole.script if at.get(step.node) == host),
     )
 
@@ -81,6 +84,9 @@ def _link(
         "sends": [topic.type for topic in sends],
         "receives": [topic.type for topic in receives],
         "graph": digest(graph),
+        "nodes": [node.name for node in graph.nodes if node.host == here.name],
+        "stoppers": _stoppers(graph, here.name),
+        "elsewhere": [node.name for node in graph.nodes if node.host == there.name],
         "uncertainty_ms": _half_budget_ms(graph),
     }
     return plan.NodePlan(
@@ -96,6 +102,14 @@ def _link(
         every=_every(graph),
         restart=plan.Restart("always"),
     )
+
+
+def _stoppers(graph: Graph, host: str) -> list[str]:
+    """The nodes of a host that know the e-stop: the arbiter first, then the plant."""
+    writers = {topic.type: topic.writer for topic in graph.topics}
+    at = {node.name: node.host for node in graph.nodes}
+    found = [writers[t] for t in (plan.COMMAND, plan.OBSERVATION) if t in writers]
+    return [name for name in found if at[name] == host]
 
 
 def _every(graph: Graph) -> int:

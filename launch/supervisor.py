@@ -180,7 +180,7 @@ class Supervisor:
             member.swapped |= data.get("settings") or {"model": str(data.get("path", ""))}
         elif data.get("kind") == "tripped":
             self._errands.do(
-                lambda: swapping.follow_trip(self._ask, self.plan.plant, data),
+                lambda: swapping.follow_trip(self._ask, self.plan.pacemaker, data),
                 lambda outcome: self._tell_failure(
                     member.name, "the set of models before did not come back", outcome
                 ),
@@ -252,9 +252,10 @@ class Supervisor:
             )
 
     def _hand_over(self, learner: Member, files: dict[str, str], version: str) -> None:
-        takers = [node.name for node in self.plan.nodes if node.config.get("follow", True)]
+        everywhere = (*self.plan.nodes, *self.plan.elsewhere)
+        takers = [node.name for node in everywhere if node.config.get("follow", True)]
         self._errands.do(
-            lambda: swapping.hand_over(self._ask, self.plan.plant, takers, files),
+            lambda: swapping.hand_over(self._ask, self.plan.pacemaker, takers, files),
             lambda outcome: self._tell_failure(
                 learner.name, f"{version} does not fly, the models before do", outcome
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from secrets import randbits
 from time import monotonic_ns, sleep
@@ -18,47 +18,22 @@ from typing import Any
 
 from safetypilot.nodes.kernel import link_sockets as sockets
 from safetypilot.nodes.kernel.errors import NodeError
-from safetypilot.nodes.kernel.link_frames import Translator
+from safetypilot.nodes.kernel.link_config import LinkConfig, is_value
+from safetypilot.nodes.kernel.link_frames import Kind, Translator, pack, unpack
+from safetypilot.nodes.kernel.link_relay import Relay
 from safetypilot.nodes.kernel.link_talk import Me, Talk
 from safetypilot.nodes.kernel.link_traffic import Traffic
 from safetypilot.nodes.kernel.node import Context, Input, NetworkNode
 from safetypilot.nodes.kernel.process import read_spec, run
 from safetypilot.nodes.kernel.topics import TOPICS
+from safetypilot.nodes.kernel.transport import Endpoints
 from safetypilot.nodes.kernel.wire import WireError, codecs
 
 ACK_SHARE = 4  # what has been taken is acknowledged after this part of a period, or with a frame
 _TURN = 256  # frames taken in one go
+_REQUESTS = (Kind.ASK, Kind.ANSWER, Kind.BRING)
 _GOODBYE_NS = 250_000_000  # so long the other host has to say goodbye as well
 _WELL_KNOWN = 0.5  # the clocks are called well known again below this part of the limit
-
-
-@dataclass(frozen=True)
-class LinkConfig:
-    """One end of the link between two hosts; launch/hosts.py makes it.
-
-    Attributes:
-        host, peer: names of this host and of the other one.
-        address: tcp://ADDRESS:PORT of the host that listens.
-        calls: whether this host calls; else it listens.
-        secret: file of this host's secret key.
-        peer_key: the other host's public key, in hexadecimal.
-        sends, receives: topics by their names in topics.py.
-        graph: digest of what both hosts must agree on.
-        silence_s: after so long without a word the other host is gone.
-        uncertainty_ms: a difference of clocks known no better than this is worth a word.
-    """
-
-    host: str
-    peer: str
-    address: str
-    calls: bool
-    secret: str
-    peer_key: str
-    sends: tuple[str, ...]
-    receives: tuple[str, ...]
-    graph: str
-    silence_s: float = 1.0
-    uncertainty_ms: float = 10.0
 
 
 class Link(NetworkNode):
@@ -79,18 +54,23 @@ class Link(NetworkNode):
             me, self._send, self._renew, self._taken, self._begin, self._end, context.event
         )
         self._traffic = Traffic(
-            {topic: self._period_ns(topic) for topic in config.sends if _is_value(topic)},
-            [topic for topic in config.sends if not _is_value(topic)],
-            [topic for topic in config.receives if _is_value(topic)],
-            [topic for topic in config.receives if not _is_value(topic)],
+            {topic: self._period_ns(topic) for topic in config.sends if is_value(topic)},
+            [topic for topic in config.sends if not is_value(topic)],
+            [topic for topic in config.receives if is_value(topic)],
+            [topic for topic in config.receives if not is_value(topic)],
             talk.say,
             context.period_ns // ACK_SHARE,
         )
+        self._relay = Relay(
+            talk, Endpoints(context.runtime_dir), config.nodes, config.stoppers, config.elsewhere,
+            context.run_dir, context.background,
+        )  # fmt: skip
         self._active = self._uncertain = False
         self._bound_to = ""  # the run of the plant, once it has been met
         self._losses = 0
         self._down = "nobody has come yet"
         self._refused: dict[str, int] = {}
+        self._last: tuple[str, bytes] | None = None  # that came, to rehearse with
         self._told: dict[str, int] = {}  # handshakes refused, as far as they have been told
 
     def _period_ns(self, topic: str) -> int:
@@ -108,8 +88,11 @@ class Link(NetworkNode):
         else:
             line = sockets.Listener(self.zmq, config.address, keys)
         self._line = line
-        for socket in line.watched:
+        for socket in line.sockets:
             self.watch(socket, self._come)
+        for socket in line.others:
+            self.watch(socket, line.look_after)
+        self._relay.open(self.zmq, self.watch)
 
     def _keys(self) -> sockets.Keys:
         try:
@@ -133,6 +116,7 @@ class Link(NetworkNode):
             sleep(0.001)
 
     def close(self) -> None:
+        self._relay.close()
         line, self._line = self._line, None
         if line is not None:
             line.close()
@@ -171,7 +155,7 @@ class Link(NetworkNode):
         if topic == "observation":
             self._translator.note(message)
         up = self._talk.up
-        if up or not _is_value(topic):
+        if up or not is_value(topic):
             self._traffic.put(topic, self._codecs[type(message)].encode(message), up)
         else:
             self._traffic.while_down += 1
@@ -185,6 +169,7 @@ class Link(NetworkNode):
         if now_ns >= talk.next_ns:
             talk.tick(now_ns)
             self._look_after(now_ns)
+            self._relay.look_after(now_ns)
         if talk.up:
             self._traffic.pump(talk.clock.round_trip_ns)
         self._look_again()
@@ -224,10 +209,7 @@ class Link(NetworkNode):
 
     def _come(self) -> None:
         """Something may have come."""
-        if self._line is None:
-            return
-        self._line.look_after()
-        if not self._active:
+        if self._line is None or not self._active:
             return
         self._hear()
         if self._talk.up:
@@ -243,22 +225,37 @@ class Link(NetworkNode):
             if got is None:
                 break
             data = self._talk.take(*got, monotonic_ns())
-            if data is not None:
+            if data is None:
+                continue
+            if data[0] in _REQUESTS:
+                self._relay.take(*data)
+            else:
                 for topic, frame in self._traffic.take(*data, newest):
                     self._deliver(topic, frame)
         for topic, frame in newest.items():
             self._deliver(topic, frame)
 
+    def rehearse(self) -> None:
+        """What a frame goes through on arrival, with the last one."""
+        if self._last is not None:
+            topic, frame = self._last
+            unpack(pack(Kind.LATEST, 0, topic, 0, frame, {}))
+            with suppress(WireError):
+                self._here(topic, frame)
+
     def _deliver(self, topic: str, frame: bytes) -> None:
         try:
-            message = self._codecs[TOPICS[topic].message].decode(frame)
-            offset_ns = self._talk.clock.offset_ns
-            here = self._translator.here(topic, message, offset_ns, monotonic_ns())
+            here = self._here(topic, frame)
         except WireError as error:
             cause = f"{topic}: {error.cause}"
             self._refused[cause] = self._refused.get(cause, 0) + 1
             return
         self.context.emit(topic, here)
+        self._last = topic, frame
+
+    def _here(self, topic: str, frame: bytes) -> Any:
+        message = self._codecs[TOPICS[topic].message].decode(frame)
+        return self._translator.here(topic, message, self._talk.clock.offset_ns, monotonic_ns())
 
     def status(self) -> dict[str, Any]:
         talk, now_ns = self._talk, monotonic_ns()
@@ -275,10 +272,6 @@ class Link(NetworkNode):
             "malformed": talk.malformed,
             "of_earlier_sessions": talk.foreign,
         }
-
-
-def _is_value(topic: str) -> bool:
-    return TOPICS[topic].port == "latest"
 
 
 def shaped(config: Mapping[str, Any]) -> type[Link]:

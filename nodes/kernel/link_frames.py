@@ -40,6 +40,7 @@ class Kind(IntEnum):
     BYE = 9
     ASK = 10
     ANSWER = 11
+    BRING = 12
 
 
 FIELDS: dict[Kind, tuple[type[Any], ...]] = {
@@ -55,8 +56,10 @@ FIELDS: dict[Kind, tuple[type[Any], ...]] = {
     Kind.TAKEN: (dict,),  # topic -> number of the last frame taken
     Kind.BYE: (str,),  # why
     Kind.ASK: (int, str, str, dict),  # number, node, request, arguments
-    Kind.ANSWER: (int, bool, dict),  # number, whether it was done, result or {"error": why}
+    Kind.ANSWER: (int, bool, dict),  # number, whether it was done, {"is": result, or why not}
+    Kind.BRING: (int, str, dict, str, bytes),  # a swap: number, node, arguments, file's name, model
 }
+ON_BULK = (Kind.STREAM, Kind.BRING)
 _KINDS = {int(kind): kind for kind in Kind}
 
 

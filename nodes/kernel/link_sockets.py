@@ -54,7 +54,8 @@ class _Line:
     """What both ends have in common.
 
     Attributes:
-        watched: readable when something may have come; call `receive` then.
+        sockets: readable when something may have come; call `receive` then.
+        others: readable when a handshake wants attention; call `look_after` then.
         refused: handshakes that failed, by cause.
     """
 
@@ -62,14 +63,10 @@ class _Line:
         self._context = context
         self._address = address
         self._keys = keys
-        self._sockets: list[zmq.Socket[Any]] = []
+        self.sockets: list[zmq.Socket[Any]] = []
+        self.others: list[zmq.Socket[Any]] = []
         self._monitors: list[zmq.Socket[Any]] = []
-        self._others: list[zmq.Socket[Any]] = []
         self.refused: dict[str, int] = {}
-
-    @property
-    def watched(self) -> tuple[zmq.Socket[Any], ...]:
-        return (*self._sockets, *self._monitors, *self._others)
 
     def _open(self, kind: int, **options: int) -> zmq.Socket[Any]:
         socket = open_socket(
@@ -79,8 +76,9 @@ class _Line:
         )  # fmt: skip
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
-        self._sockets.append(socket)
+        self.sockets.append(socket)
         self._monitors.append(socket.get_monitor_socket())
+        self.others.append(self._monitors[-1])
         return socket
 
     def refuse(self, cause: str) -> None:
@@ -89,7 +87,7 @@ class _Line:
     @property
     def waiting(self) -> bool:
         """Whether `receive` has something; to be asked after sending, which may hide that."""
-        return any(has_frame(socket) for socket in self._sockets)
+        return any(has_frame(socket) for socket in self.sockets)
 
     def look_after(self) -> None:
         """Takes in what has become of handshakes."""
@@ -106,9 +104,9 @@ class _Line:
             self.refuse(BROKEN_OFF)
 
     def close(self) -> None:
-        for socket in self._sockets:
+        for socket in self.sockets:
             socket.disable_monitor()
-        for socket in self.watched:
+        for socket in (*self.sockets, *self.others):
             socket.close()
 
 
@@ -119,7 +117,7 @@ class Listener(_Line):
         super().__init__(context, address, keys)
         self._zap = open_socket(context, zmq.REP)
         self._zap.bind(_ZAP)  # before the first handshake can ask
-        self._others.append(self._zap)
+        self.others.append(self._zap)
         self._opened: dict[int, float] = {}  # connection -> since when
         self._unsettled = 0  # accepted, and no outcome yet
         options = {"ROUTER_MANDATORY": 1, "ROUTER_HANDOVER": 1, "CURVE_SERVER": 1}
@@ -215,7 +213,7 @@ class Caller(_Line):
             socket.connect(address)
 
     def receive(self) -> tuple[int, bytes] | None:
-        for socket in self._sockets:
+        for socket in self.sockets:
             while has_frame(socket):
                 parts = socket.recv_multipart(NOBLOCK)
                 if len(parts) == 1:
@@ -231,7 +229,7 @@ class Caller(_Line):
 
     def renew(self) -> None:
         """Gives up connections that have gone silent; TCP alone would wait ever longer."""
-        for socket in self._sockets:
+        for socket in self.sockets:
             socket.disconnect(self._address)
             socket.connect(self._address)
 

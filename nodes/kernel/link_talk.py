@@ -13,13 +13,13 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from safetypilot.nodes.kernel.link_clock import ClockEstimate
-from safetypilot.nodes.kernel.link_frames import BULK, NOW, VERSION, Kind, pack, unpack
+from safetypilot.nodes.kernel.link_frames import BULK, NOW, ON_BULK, VERSION, Kind, pack, unpack
 from safetypilot.nodes.kernel.wire import WireError
 
 HELLO_NS = 200_000_000  # between two greetings
 PING_NS, FIRST_PING_NS = 100_000_000, 5_000_000  # between two questions for the time
 FIRST_PINGS = 8  # answers after which the time is known
-_DATA = (Kind.LATEST, Kind.STREAM, Kind.TAKEN, Kind.ASK, Kind.ANSWER)
+_DATA = (Kind.LATEST, Kind.STREAM, Kind.TAKEN, Kind.ASK, Kind.ANSWER, Kind.BRING)
 
 Taken = dict[str, int]
 Tell = Callable[..., None]  # (kind of event, **data)
@@ -94,7 +94,7 @@ class Talk:
         """Says something in this session; False if it cannot leave."""
         if not self.session:
             return False
-        lane = BULK if kind is Kind.STREAM else NOW
+        lane = BULK if kind in ON_BULK else NOW
         return self._send(self.process, lane, pack(kind, self.session, *fields))
 
     def tick(self, now_ns: int) -> None:

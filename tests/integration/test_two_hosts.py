@@ -6,6 +6,7 @@ The workstation's CLOCK_MONOTONIC is 5000 s ahead; were ages not corrected nothi
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cable import ROBOT, Cable, listening, missing
-from flights import SAFETYPILOT, Flight, alive, eventually
+from flights import SAFETYPILOT, ZOO, Flight, alive, eventually
 from test_kill_matrix import Watch
 
-from safetypilot.launch import attach, keys
+from safetypilot.launch import attach, keys, swapping
 from safetypilot.nodes.kernel import trace
 from safetypilot.nodes.kernel.errors import KernelError
 from safetypilot.policies.shield import Source
@@ -259,3 +260,35 @@ def test_without_a_word_of_the_launch_file_nothing_listens(hosts: Hosts) -> None
         assert code == 0 and summary["steps"] > 20
     finally:
         flight.close()
+
+
+@pytest.mark.slow
+def test_a_set_of_models_changes_on_both_hosts_at_one_observation(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    robot, workstation = hosts.fly("rate=20", "policy=novice", robot=("--duration", "60"))
+    trained, critic = tmp_path / "trained.onnx", tmp_path / "critic.onnx"
+    shutil.copy(ZOO / "trained.onnx", trained)
+    shutil.copy(ZOO / "critic.onnx", critic)
+    changes = [
+        swapping.Change("task_policy", str(trained)),
+        swapping.Change("safety_critic", str(critic)),
+        swapping.Change("recovery_planner", str(critic), "safety_critic"),
+    ]
+    done = swapping.swap_set(workstation.ask, "simulator", changes)
+    assert done["epoch"] == 1 and robot.node("simulator")["epoch"] == 1
+    statuses = [robot.ask(c.node, "swap_status", c.at) for c in changes]
+    assert {status["state"] for status in statuses} == {"promoted"}
+    assert len({status["promoted_at"] for status in statuses}) == 1, "at one observation"
+    arrived = next((robot.out / "models" / "from-workstation").glob("*-critic.onnx"))
+    assert arrived.read_bytes() == critic.read_bytes()
+    with pytest.raises(KernelError, match="'reset' takes a person on robot"):
+        workstation.ask("simulator", "reset", {})
+    done = subprocess.run(
+        [*SAFETYPILOT, "estop", "--run", workstation.run.run_id, "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: robot.node("simulator").get("estop"), 10.0, "the e-stop at the plant")
+    assert robot.node("arbiter")["estop"] and robot.run.latch.exists()
+    assert share(watched(robot, 1.0), Source.FAILSAFE) == 1.0

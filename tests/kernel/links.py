@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from safetypilot.nodes.kernel import board, link_sockets, messages
-from safetypilot.nodes.kernel.link import Link, LinkConfig, shaped
+from safetypilot.nodes.kernel.link import Link, shaped
+from safetypilot.nodes.kernel.link_config import LinkConfig
 from safetypilot.nodes.kernel.node import Spec
 from safetypilot.nodes.kernel.ports import StreamReader, StreamWriter
 from safetypilot.nodes.kernel.realtime import RealtimeExecutor
