@@ -16,7 +16,7 @@ import serial  # type: ignore[import-untyped]
 from dynamixel_sdk import Protocol2PacketHandler  # type: ignore[import-untyped]
 
 from safetypilot.bridge.contract import DriverError
-from safetypilot.bridge.protocols.dynamixel import HEADER, STUFFED, crc16
+from safetypilot.bridge.protocols.dynamixel import HEADER, OVERHEAD, STUFFED, crc16
 
 
 class Packets(Protocol2PacketHandler):  # type: ignore[misc]  # the SDK has no types
@@ -114,6 +114,8 @@ class Port:
 
         What is damaged is dropped up to its end, as far as it has one.
         """
+        if len(self._buffer) < OVERHEAD:
+            return None
         self._at, self._starved = 0, False
         packet, result = packets.rxPacket(self, False)
         if self._starved:

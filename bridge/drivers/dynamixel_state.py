@@ -57,16 +57,20 @@ class State:
             DriverError: not everybody has answered for a second.
         """
         fresh, waits = False, deadline_ns > now_ns
-        if self._question:
-            fresh = self._harvest(chain, 0)
-            if self._question and now_ns - chain.asked_ns > self._answer_ns:
-                self._miss(chain, now_ns)
-        if not self._question:
-            self._ask(chain, "" if waits else self._due(chain, now_ns))
-        if waits:
+        while not fresh:
+            if self._question:
+                fresh = self._harvest(chain, 0)
+                if self._question and now_ns - chain.asked_ns > self._answer_ns:
+                    self._miss(chain, now_ns)
+            if not self._question:
+                self._ask(chain, "" if waits else self._due(chain, now_ns))
+            if not waits:
+                break
             fresh |= self._harvest(chain, min(deadline_ns, chain.asked_ns + self._answer_ns))
-            if not self._question and (question := self._due(chain, now_ns)):
-                self._ask(chain, question)
+            now_ns = monotonic_ns()
+            waits = deadline_ns > now_ns
+        if not self._question and (question := self._due(chain, now_ns)):
+            self._ask(chain, question)
         if not fresh:
             return self.last._replace(fresh=False)
         return self.last

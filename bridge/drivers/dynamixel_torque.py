@@ -8,12 +8,14 @@ from time import monotonic_ns, sleep
 from safetypilot.bridge.contract import DriverError, Mode, Vector
 from safetypilot.bridge.drivers.dynamixel_chain import Chain
 from safetypilot.bridge.drivers.dynamixel_options import NAME, Servo
-from safetypilot.bridge.drivers.dynamixel_setup import stand
+from safetypilot.bridge.drivers.dynamixel_setup import revive, stand
 from safetypilot.bridge.protocols import dynamixel_table as table
-from safetypilot.bridge.protocols.dynamixel_table import RADIANS_PER_S, TABLE
+from safetypilot.bridge.protocols.dynamixel_table import RADIANS, RADIANS_PER_S, TABLE
 
 _STEP_S = 0.02
 _BRAKE = 40.0  # rad/s^2
+_TRIES = 3
+_LAG_S = 0.05  # of the position servo
 _REST = 5  # ticks of velocity, 0.12 rad/s: slower is standing
 _PATIENCE_NS = 1_000_000_000
 _GOAL = {
@@ -53,10 +55,11 @@ def goals(motors: Sequence[Servo], mode: Mode, numbers: Vector) -> tuple[int, li
 
 
 def engage(chain: Chain, motors: Sequence[Servo], code: int, watchdog: int, ramp_s: float) -> None:
-    """Torque on, standing where it is, with the watchdogs armed.
+    """Torque on, standing where it is, with the watchdogs armed at last.
 
-    Motors that hold in that operating mode already go on holding; the others let go, if they held,
-    change over, and get their torque back little by little.
+    Until then a driver that dies leaves motors that stand. Those that hold in that operating mode
+    already go on holding; the others let go, if they held, change over, and get their torque back
+    little by little.
 
     Raises:
         DriverError: a motor does not do it.
@@ -76,7 +79,6 @@ def engage(chain: Chain, motors: Sequence[Servo], code: int, watchdog: int, ramp
         if number in loose:
             chain.write(number, "torque_enable", 1)
             stand(chain, number)  # it may have been turned by hand in between
-        chain.write(number, "bus_watchdog", watchdog)
     limits = [chain.read(number, "pwm_limit") for number in chain.ids]
 
     def rise(share: float) -> None:
@@ -85,9 +87,19 @@ def engage(chain: Chain, motors: Sequence[Servo], code: int, watchdog: int, ramp
         chain.tell(TABLE["goal_pwm"].address, [tick.to_bytes(2, "little") for tick in ticks])
 
     _over(ramp_s if loose else 0.0, rise)
-    for number in chain.ids:
-        if chain.read(number, "bus_watchdog") != watchdog:
-            raise DriverError(f"{NAME}: the bus was too slow, the watchdog of {number} expired")
+    _arm(chain, watchdog)
+
+
+def _arm(chain: Chain, watchdog: int) -> None:
+    """Sets the watchdogs; on a host that stalls they may expire at once, and are set again."""
+    for _ in range(_TRIES):
+        chain.tell(TABLE["bus_watchdog"].address, [bytes((watchdog,))] * len(chain.ids))
+        expired = [n for n in chain.ids if chain.read(n, "bus_watchdog") != watchdog]
+        if not expired:
+            return
+        for number in expired:
+            revive(chain, number)
+    raise DriverError(f"{NAME}: watchdogs of {watchdog * 20} ms expire while they are being set")
 
 
 def _holds(chain: Chain, number: int, code: int) -> bool:
@@ -117,7 +129,9 @@ def settle(chain: Chain, motors: Sequence[Servo], mode: Mode | None, ramp_s: flo
     fastest = max(map(abs, rates)) * RADIANS_PER_S
     seconds = min(ramp_s, fastest / _BRAKE)
     if mode is Mode.POSITION:
-        starts = [chain.read(servo.number, "goal_position") for servo in motors]
+        starts = [
+            _underway(chain, number, rate) for number, rate in zip(chain.ids, rates, strict=True)
+        ]
 
         def slow_down(share: float) -> None:
             time_s = seconds * (share - share**2 / 2)
@@ -139,6 +153,14 @@ def settle(chain: Chain, motors: Sequence[Servo], mode: Mode | None, ramp_s: flo
     for servo in motors:
         _wait_until_still(chain, servo)
         chain.write(servo.number, "bus_watchdog", 0)
+
+
+def _underway(chain: Chain, number: int, rate: int) -> int:
+    """Where a motor that turns so fast has its goal, as far as the servo's lag explains it."""
+    here = chain.read(number, "present_position")
+    ahead = chain.read(number, "goal_position") - here
+    most = round(abs(rate) * RADIANS_PER_S * _LAG_S / RADIANS)
+    return here + min(max(ahead, -most), most)
 
 
 def _wait_until_still(chain: Chain, servo: Servo) -> None:

@@ -109,6 +109,21 @@ def test_deactivated_it_stands_and_holds(mode: Mode) -> None:
         driver.activate(Mode.POSITION)
 
 
+def test_motion_ends_nearby_and_within_the_limits() -> None:
+    with working() as (rig, driver):
+        cycle(driver, goal(1.9, -0.4), 0.12)
+        at = rig.angles[0]
+        assert rig.speeds[0] > 1.0
+        driver.deactivate()
+        sleep(0.2)
+        assert at - 0.02 < rig.angles[0] < 1.6
+        assert rig.values("shoulder")["goal_position"] < CENTRE + 1.6 / RADIANS
+        driver.activate(Mode.POSITION)
+        until(lambda: rig.angles[0] > 1.93, lambda: cycle(driver, goal(3.0, -0.4), 0.0))
+        driver.deactivate()
+        assert rig.values("shoulder")["goal_position"] <= CENTRE + round(2.0 / RADIANS)
+
+
 def test_holding_it_is_activated_without_letting_go() -> None:
     with working() as (rig, driver):
         driver.deactivate()
@@ -168,9 +183,8 @@ def test_silence_stops_the_arm_and_is_reported() -> None:
         event = next(event for event in rig.events if event["event"] == "damping")
         assert event["cause"] == "silence"
         assert 0.18 < event["after_s"] and event["at_ns"] > heard_ns
-        measured = driver.read(soon())
-        until(lambda: bool(driver.read(soon()).faults))
-        measured = driver.read(soon())
+        for _ in range(5):  # it is asked for at once
+            measured = driver.read(soon())
         assert "watchdog has stopped it" in measured.faults[0]
         at = list(rig.angles)
         driver.write(goal(0.0, 0.0), soon())  # goals are refused by now
@@ -217,6 +231,30 @@ def test_an_estop_holds_and_is_latched_in_the_motors(mode: Mode) -> None:
         assert rig.angles == pytest.approx(at, abs=0.02)
         with pytest.raises(DriverError, match="before it is configured"):
             driver.activate(mode)
+
+
+def test_an_estop_sends_back_and_is_followed_by_silence() -> None:
+    with working() as (rig, driver):
+        cycle(driver, goal(1.5, -0.4), 0.1)
+        before = len(rig.heard)
+        driver.estop("test")
+        until(lambda: len(rig.heard) > before)
+        sleep(0.005)
+        sent = bytes(rig.heard[before:])
+        assert b"\xfe\x11\x00\x83\x74\0\4\0" in sent and b"\xfe\x0b\0\x83\x62\0\1\0" in sent
+        assert not driver.read(monotonic_ns() + 10_000_000).fresh
+        assert bytes(rig.heard[before:]) == sent
+
+
+def test_a_stop_while_nothing_moves_needs_a_reset_too() -> None:
+    with Rig() as rig, driving(rig) as driver:
+        own = driver.calibration()
+        driver.estop("test")
+        for call in (lambda: driver.configure(own), driver.check_watchdog):
+            with pytest.raises(DriverError, match="reset it first"):
+                call()
+        driver.reset()
+        driver.configure(own)
 
 
 def test_an_estop_lets_go_where_that_is_wanted() -> None:

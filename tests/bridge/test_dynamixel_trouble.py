@@ -15,6 +15,7 @@ from safetypilot.bridge.devices.dynamixel_bus import Trouble
 from safetypilot.bridge.drivers.dynamixel import DynamixelDriver, DynamixelOptions
 from safetypilot.bridge.lifecycle import Lifecycle, State
 from safetypilot.bridge.protocols import dynamixel as wire
+from safetypilot.bridge.protocols.dynamixel_table import WATCHDOG_EXPIRED
 from tests.bridge.dynamixel_rig import JOINTS, Rig, cycle, driving, goal, soon, until, working
 
 # Trouble on the wire.
@@ -69,6 +70,48 @@ def test_a_late_answer_is_not_taken_for_the_next_one(monkeypatch: pytest.MonkeyP
         assert driver.counters["late"] > 5
         rig.bus._trouble = Trouble()
         until(lambda: driver.read(soon()).fresh)
+
+
+def test_a_late_answer_of_one_motor_is_not_taken_for_another_register(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dynamixel_bus, "_LATE_S", (0.06, 0.06))  # after it was given up
+    with Rig(seed=5) as rig, driving(rig) as driver:
+        chain = driver._chain
+        assert chain is not None
+        rig.bus._trouble = Trouble(late=0.3)
+        for _ in range(6):
+            assert chain.read(1, "operating_mode") == 3
+            assert chain.read(1, "drive_mode") == 0
+        assert driver.counters["late"] > 0
+
+
+def test_goals_wait_for_answers_on_the_wire_and_leave_them() -> None:
+    with Rig(timed=True) as rig:
+        for joint in JOINTS:
+            rig.values(joint)["baud_rate"] = 2  # 115200
+        with driving(rig, baud=115_200, ramp_s=0.04, watchdog_s=1.0) as driver:
+            driver.activate(Mode.POSITION)
+            fresh = 0
+            for _ in range(30):
+                since_ns = monotonic_ns()
+                fresh += driver.read(0).fresh
+                driver.write(goal(0.3, -0.4), soon())
+                assert monotonic_ns() - since_ns > 3_000_000  # even 40 bytes take 3.5 ms
+                sleep(0.01)
+            assert fresh > 20
+
+
+def test_answers_that_come_after_the_goals_are_read() -> None:
+    with working() as (rig, driver):
+        for joint in JOINTS:
+            rig.values(joint)["return_delay_time"] = 254  # 0.5 ms
+        fresh = 0
+        for _ in range(30):
+            fresh += driver.read(0).fresh
+            driver.write(goal(0.3, -0.4), soon())
+            sleep(0.01)
+        assert fresh > 20
 
 
 def test_a_read_does_not_block_beyond_its_deadline() -> None:
@@ -155,13 +198,15 @@ def test_a_hardware_error_is_a_fault_until_a_reset_reboots_the_motor(tmp_path: P
 def test_what_is_still_broken_after_a_reboot_is_not_reset() -> None:
     with working() as (rig, driver):
         with rig.lock:
-            rig.motors[0].broken = 0x08
-            rig.motors[0].fail(0x08)
+            rig.motors[1].broken = 0x08
+            rig.motors[1].fail(0x08)
         driver.estop("the device complains")
         with pytest.raises(DriverError, match="encoder, also after a reboot"):
             driver.reset()
         with pytest.raises(DriverError, match="stopped"):
             driver.write(goal(0.0, 0.0), soon())
+        expired = rig.values("shoulder")
+        until(lambda: expired["bus_watchdog"] == WATCHDOG_EXPIRED)  # which had been reset already
 
 
 def test_torque_that_somebody_turned_off_is_a_fault() -> None:
