@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from safetypilot.bridge import registry
@@ -16,9 +17,10 @@ from safetypilot.bridge.calibration import Calibration
 from safetypilot.bridge.conformance import host
 from safetypilot.bridge.conformance.device import Device
 from safetypilot.bridge.conformance.session import Session, make_ready, preferred, settle
-from safetypilot.bridge.conformance.verdict import Skipped
+from safetypilot.bridge.conformance.verdict import Failed, Skipped
 from safetypilot.bridge.contract import Description, Driver, DriverError, Mode
 
+_SPARE_S = 0.02  # for a watchdog, beside its time
 LONGEST_S = 15.0  # for any call but read and write
 
 
@@ -81,6 +83,7 @@ class Bench:
         self._folder = folder
         self._drivers: list[Driver] = []
         self._shared: Session | None = None
+        self._activated, self._left_until = False, 0.0
 
     # The device.
 
@@ -149,8 +152,9 @@ class Bench:
         return made
 
     def connected(self) -> Driver:
-        """A new one, connected."""
+        """A new one, connected; a device that was left while active has damped before."""
         driver = self.driver()
+        sleep(max(0.0, self._left_until - monotonic()))
         with host.within(LONGEST_S, "connect"):
             self.identity = driver.connect()
         return driver
@@ -200,6 +204,7 @@ class Bench:
         """Makes a configured one active, once the robot has come to rest."""
         mode = mode or preferred(driver)
         settle(driver)
+        self._activated = True
         with host.within(LONGEST_S, "activate"):
             start = driver.activate(mode)
         return Session(driver, mode, start)
@@ -211,11 +216,10 @@ class Bench:
     def shared(self) -> Session:
         """An active driver for checks that leave it as it was."""
         if self._shared is not None:
-            with suppress(DriverError):
+            with suppress(DriverError, Failed):  # the host may have been away for too long
                 self._shared.cycle(2)
-                if self._shared.last.faults == self._shared.start.faults:
-                    self._shared.start = self._shared.last
-                    return self._shared
+                self._shared.start = self._shared.last
+                return self._shared
         session = self.session()
         self._drivers.remove(session.driver)
         self._shared = session
@@ -224,6 +228,9 @@ class Bench:
 
     def release(self) -> None:
         """Closes everything that is open."""
+        if self._activated:
+            watchdog_s = self.description.watchdog_s or 0.0
+            self._activated, self._left_until = False, monotonic() + watchdog_s + _SPARE_S
         if self._shared is not None:
             self._drivers.append(self._shared.driver)
             self._shared = None
@@ -263,6 +270,11 @@ class Bench:
         device = self._device.pid() if self._device is not None else None
         processes = [os.getpid()] if device is None else [os.getpid(), device]
         return {process: host.starved_s(process) for process in processes}
+
+    def starved_since(self, before: dict[int, float]) -> float:
+        """How much longer those have been that are there still, s."""
+        after = self.starved()
+        return sum(after[process] - before[process] for process in before.keys() & after)
 
 
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:

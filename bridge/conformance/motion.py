@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite, sqrt
 from time import monotonic, monotonic_ns
+from typing import NamedTuple
 
 from safetypilot.bridge.conformance.session import Session, farthest, held
 from safetypilot.bridge.conformance.verdict import Skipped
@@ -50,6 +51,21 @@ def fastest(driver: Driver, since: Measurement, seconds: float) -> float:
     return speed
 
 
+class Nudge(NamedTuple):
+    """What came of moving one joint; rad or m, N m or N.
+
+    Attributes:
+        moved, pushed: how far it came, and how its effort changed.
+        others_moved, others_pushed: the same of whichever other did most.
+    """
+
+    asked: float
+    moved: float
+    others_moved: float
+    pushed: float
+    others_pushed: float
+
+
 class Mover:
     """Moves the joints of a session, smoothly, so that the limiter has nothing to cut."""
 
@@ -61,20 +77,17 @@ class Mover:
         self._limiter.start(session.last.position, self._now_ns)
         self._at = session.last.position
 
-    def nudge(self, index: int) -> tuple[float, float, float]:
-        """Moves one joint there and back.
-
-        Returns:
-            What it was asked for, how far it came, and how far any other did; rad or m.
-        """
-        home = self._at
+    def nudge(self, index: int) -> Nudge:
+        """Moves one joint there and back."""
+        session, home, before = self._session, self._at, self._session.last.effort
         asked = _room(self._joints[index], home[index])
         self._go(tuple(its + asked * (i == index) for i, its in enumerate(home)))
-        now = self._session.last.position
-        moved = [there - here for there, here in zip(now, home, strict=True)]
-        others = [abs(its) for i, its in enumerate(moved) if i != index]
+        moved = _change(home, session.last.position)
+        pushed = _change(before, session.last.effort)
         self._go(home)
-        return asked, moved[index], max(others, default=0.0)
+        return Nudge(
+            asked, moved[index], _others(moved, index), pushed[index], _others(pushed, index)
+        )
 
     def lift(self) -> None:
         """Moves all joints away from where they rest."""
@@ -107,6 +120,14 @@ class Mover:
         self._now_ns += session.period_ns
         limiter.limit(asked, last.position, last.velocity, self._now_ns)
         session.cycle(setpoint=limiter.sent)
+
+
+def _change(before: Vector, after: Vector) -> Vector:
+    return tuple(now - then for then, now in zip(before, after, strict=True))
+
+
+def _others(numbers: Vector, index: int) -> float:
+    return max((abs(its) for i, its in enumerate(numbers) if i != index), default=0.0)
 
 
 def _room(joint: Joint, position: float) -> float:

@@ -6,11 +6,12 @@ from math import isfinite
 from time import monotonic_ns, sleep
 
 from safetypilot.bridge.conformance.bench import Bench
-from safetypilot.bridge.conformance.verdict import Failed
+from safetypilot.bridge.conformance.verdict import Failed, Skipped
 from safetypilot.bridge.contract import Driver, DriverError, Measurement
 
 _LATE_MS, _STUCK_MS = 5.0, 200.0  # of most reads, of any
-_LEAST_OF_RATE = 0.7  # of the declared rate has to come; the host is somebody else's, too
+_LEAST_OF_RATE = 0.8  # of the declared rate has to come
+_WINDOWS = 8  # of time, one of which the host has to be there for
 
 
 def reads_in_time(bench: Bench) -> str:
@@ -118,13 +119,19 @@ def _stamps(before: Measurement, now: Measurement) -> None:
 
 def rate_is_as_declared(bench: Bench) -> str:
     """As many new measurements come as the declared rate promises."""
-    session = bench.shared()
-    since_ns, before, fresh = monotonic_ns(), session.last.seq, 0
-    cycles = session.cycles(0.5)
-    for _ in range(cycles):
-        fresh += session.cycle().fresh
-    hz = fresh / (monotonic_ns() - since_ns) * 1e9
-    declared = bench.description.rate_hz
-    if fresh < _LEAST_OF_RATE * cycles or hz < _LEAST_OF_RATE * declared:
-        raise Failed(f"{hz:.0f} a second came, declared are {declared:g}")
-    return f"{hz:.0f} new of {declared:g} a second, numbers went up by {session.last.seq - before}"
+    session, declared = bench.shared(), bench.description.rate_hz
+    seen = []
+    for _ in range(_WINDOWS):
+        since, news, starved = session.last, 0, bench.starved()
+        cycles = session.cycles(0.2)
+        for _ in range(cycles):
+            news += session.cycle().fresh
+        seconds = (session.last.received_ns - since.received_ns) / 1e9
+        hz = (session.last.seq - since.seq) / seconds if seconds > 0 else 0.0
+        if hz >= _LEAST_OF_RATE * declared and news >= cycles / 2:
+            return f"{hz:.0f} a second, declared are {declared:g}; {news} in {cycles} cycles"
+        if bench.starved_since(starved) < 0.1 * seconds:
+            seen.append(hz)
+    if len(seen) < 2:
+        raise Skipped("others had the CPU all the time; nobody can tell")
+    raise Failed(f"{max(seen):.0f} a second came at most, declared are {declared:g}")

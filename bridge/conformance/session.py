@@ -6,6 +6,7 @@ from math import isfinite
 from time import monotonic_ns, sleep
 from typing import Any
 
+from safetypilot.bridge.conformance.verdict import Failed
 from safetypilot.bridge.contract import (
     Driver,
     DriverError,
@@ -37,10 +38,16 @@ class Session:
         self._next_ns = self.wrote_ns + self.period_ns
 
     def cycle(self, count: int = 1, setpoint: Setpoint | None = None) -> Measurement:
-        """Reads and writes at the declared rate; gives the newest measurement."""
+        """Reads and writes at the declared rate; gives the newest measurement.
+
+        Raises:
+            Failed: the device complains of what it did not complain of before.
+        """
         driver, hold = self.driver, setpoint or self.hold
         for _ in range(count):
             self.last = driver.read(self._next_ns)
+            if self.last.faults != self.start.faults:
+                raise Failed(f"active and commanded, the device says {self.last.faults!r}")
             self.wrote_ns = monotonic_ns()
             driver.write(hold, self.wrote_ns + AMPLE_NS)
             self._wait()

@@ -114,6 +114,7 @@ def resets_only_what_answers(bench: Bench) -> str:
     driver.estop("checked for its reset")
     sleep(0.02)
     device.freeze()
+    _drain(driver)
     with host.within(LONGEST_S, "reset"):
         error = refused("the reset of a device that hangs", driver.reset)
     _refused_now(driver, "after a reset that failed")
@@ -194,10 +195,15 @@ def _while_it_reads(bench: Bench, took: list[float], stop: Callable[[Driver], No
 
 
 def _block(driver: Driver) -> float:
-    """Reads until nothing comes; how long that took."""
+    """Waits for something new until nothing comes; how long that took."""
     since = monotonic()
+    _drain(driver, _BLOCKED_S)
+    return monotonic() - since
+
+
+def _drain(driver: Driver, wait_s: float = 0.05) -> None:
+    """Reads what was under way."""
     with suppress(DriverError):  # a driver may notice that it was stopped
         for _ in range(50):
-            if not driver.read(monotonic_ns() + round(_BLOCKED_S * 1e9)).fresh:
+            if not driver.read(monotonic_ns() + round(wait_s * 1e9)).fresh:
                 break
-    return monotonic() - since

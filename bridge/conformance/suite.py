@@ -127,17 +127,11 @@ def run(check: Check, bench: Bench) -> Outcome:
         starved, began = bench.starved(), monotonic()
         verdict, seen = _attempt(check, bench)
         may = len(earlier) < _TRIES - 1 and monotonic() - began < _AGAIN_S
-        if verdict is not Verdict.FAILED or not may or not _was_starved(starved, bench):
+        if verdict is not Verdict.FAILED or not may or bench.starved_since(starved) < _STARVED_S:
             break
         earlier.append(seen)
     took = monotonic() - since
     return Outcome(name(check), title(check), verdict, seen, took, tuple(earlier))
-
-
-def _was_starved(before: dict[int, float], bench: Bench) -> bool:
-    """Whether others have had the CPU when the check wanted it."""
-    after = bench.starved()
-    return sum(after[process] - before[process] for process in before.keys() & after) > _STARVED_S
 
 
 def _attempt(check: Check, bench: Bench) -> tuple[Verdict, str]:

@@ -6,12 +6,13 @@ from time import monotonic, monotonic_ns, sleep
 
 from safetypilot.bridge.conformance import host
 from safetypilot.bridge.conformance.bench import LONGEST_S, Bench
-from safetypilot.bridge.conformance.motion import Mover, at_rest, fastest, watched
+from safetypilot.bridge.conformance.motion import Mover, Nudge, at_rest, fastest, watched
 from safetypilot.bridge.conformance.session import farthest
 from safetypilot.bridge.conformance.verdict import Failed, Skipped
-from safetypilot.bridge.contract import Mode
+from safetypilot.bridge.contract import Joint, Mode
 
 _WATCHED_S = 0.1  # after something that must not move anything
+_PUSH = 0.05  # of its largest effort, by a joint that cannot move
 _SINKING = 1.0  # rad/s or m/s: faster it is not let down, it falls
 
 
@@ -80,17 +81,26 @@ def commands_move_their_joint(bench: Bench) -> str:
     if session.mode is Mode.EFFORT:
         raise Skipped("an effort says nothing of where it leads")
     mover, last = Mover(session), len(bench.description.joints) - 1
-    seen = []
-    for index in sorted({0, last // 2, last}):
-        joint = bench.description.joints[index]
-        asked, moved, others = mover.nudge(index)
-        what = f"{joint.name} by {asked:+.2f} {joint.unit}"
-        if moved / asked < 0.5:
-            raise Failed(f"{what} was asked for, and it moved by {moved:+.3f}")
-        if others > abs(moved) / 2:
-            raise Failed(f"{what} was asked for, and another joint moved by {others:.3f}")
-        seen.append(f"{joint.name} {asked:+.2f}: {moved:+.3f}")
-    return ", ".join(seen)
+    return ", ".join(
+        _judged(bench.description.joints[index], mover.nudge(index))
+        for index in sorted({0, last // 2, last})
+    )
+
+
+def _judged(joint: Joint, nudge: Nudge) -> str:
+    """What one joint did; one that is blocked has to push, at least."""
+    asked = f"{joint.name} {nudge.asked:+.2f}"
+    if nudge.moved / nudge.asked >= 0.5:
+        if nudge.others_moved > abs(nudge.moved) / 2:
+            raise Failed(f"{asked} was asked for, and another moved by {nudge.others_moved:.3f}")
+        return f"{asked}: {nudge.moved:+.3f}"
+    pushed = nudge.pushed if nudge.asked > 0 else -nudge.pushed
+    if pushed < _PUSH * joint.effort or pushed < nudge.others_pushed:
+        raise Failed(
+            f"{asked} was asked for, and it moved by {nudge.moved:+.3f}, with {nudge.pushed:+.2f} "
+            f"more effort; another changed its effort by {nudge.others_pushed:.2f}"
+        )
+    return f"{asked}: {nudge.moved:+.3f}, blocked, with {nudge.pushed:+.2f} more effort"
 
 
 def deactivation_is_gentle(bench: Bench) -> str:

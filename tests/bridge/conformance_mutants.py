@@ -29,6 +29,20 @@ class Sound(SkeletonDriver):
     SIMULATED = on("Device")
 
 
+class Unknown(SkeletonDriver):
+    """Nobody says whether there is a simulated one."""
+
+    SIMULATED = ("", {})
+
+
+class Calibrated(Sound):
+    """Asks for its zero."""
+
+    def __init__(self, options: SkeletonOptions | None = None) -> None:
+        super().__init__(options)
+        self.description = dataclasses.replace(self.description, calibration=("zero",))
+
+
 # What is declared.
 
 
