@@ -28,6 +28,7 @@ def nodes(run: RunName = None, json: Json = False) -> None:
     if json:
         print_json(answers)
         return
+    from safetypilot.launch.cli_hosts import link_lines
     from safetypilot.launch.live import node_table
 
     screen = console()
@@ -42,6 +43,8 @@ def nodes(run: RunName = None, json: Json = False) -> None:
             screen.print("  (in lockstep nodes answer their scheduler only)")
         else:
             screen.print(node_table(answer["nodes"]))
+            for line in link_lines(answer["nodes"]):
+                screen.print(line, soft_wrap=True)
 
 
 def _ask_nodes(run: Any) -> dict[str, Any]:

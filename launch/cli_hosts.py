@@ -1,10 +1,10 @@
-"""Verbs for a graph on two hosts: keys."""
+"""What the command line has for a graph on two hosts: keys, and how the link does."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,3 +47,29 @@ def keys(
     for name, key in made.items():
         print_line(f"{name:<12} {key}  {folder / name}{PUBLIC}")
     print_line(f"each host needs every *{PUBLIC} and its own *{SECRET}, which nobody else may see")
+
+
+def link_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """How the link to the other host does, in words; nothing where there is none."""
+    lines = []
+    for row in rows.values():
+        link = row["node"]
+        if "peer" not in link:
+            continue
+        if link["up"]:
+            trip = link["round_trip_us"]
+            text = (
+                f"up, round trip {_ms(trip['shortest'])} ms at best, {_ms(trip['p50'])} as a rule; "
+                f"clocks {link['offset_ms']:g} ms apart, known to {link['uncertainty_ms']:g} ms"
+            )
+        else:
+            text = f"down: {link['down_because']}"
+        refused = sum(link["refused_handshakes"].values())
+        lines.append(
+            f"  {link['peer']}: {text}; lost {link['losses']} times, {refused} strangers refused"
+        )
+    return lines
+
+
+def _ms(microseconds: float | None) -> str:
+    return "-" if microseconds is None else f"{microseconds / 1e3:.2f}"

@@ -68,7 +68,7 @@ class Link(NetworkNode):
         self._active = self._uncertain = False
         self._bound_to = ""  # the run of the plant, once it has been met
         self._losses = 0
-        self._down = "nobody has come yet"
+        self._down = "not linked yet"
         self._refused: dict[str, int] = {}
         self._last: tuple[str, bytes] | None = None  # that came, to rehearse with
         self._told: dict[str, int] = {}  # handshakes refused, as far as they have been told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +139,7 @@ def test_without_the_other_host_it_says_so_and_comes_up_when_that_comes(
     called = eventually(lambda: workstation.heard("link calls"))
     assert called["peer"] == "robot" and str(pair.port) in called["address"]
     time.sleep(0.5)
-    assert workstation.status["down_because"] == "nobody has come yet"
+    assert workstation.status["down_because"] == "not linked yet"
     robot = start(pair.robot())
     up(robot, workstation)
     fly(robot, workstation, 0)
@@ -244,6 +245,27 @@ def test_who_speaks_something_else_is_counted_and_harmless(
             except OSError:
                 continue
     eventually(lambda: robot.status["refused_handshakes"].get(cause, 0) >= 5, what="the count")
+    fly(robot, workstation, 0)
+    assert robot.status["losses"] == 0
+
+
+def test_fuzzed_greetings_are_counted_and_harmless(start: Start, pair: Pair) -> None:
+    robot, workstation = linked(start, pair)
+    chance = random.Random(5)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
+    hello = b"\x04\xc8\x05HELLO\x01\x00" + chance.randbytes(192)
+    count = 0
+    for _ in range(60):
+        words = bytearray(greeting + hello)
+        for _ in range(chance.randrange(6)):
+            words[chance.randrange(len(words))] = chance.randrange(256)
+        cut = chance.choice((len(words), chance.randrange(1, len(words))))
+        with socket.create_connection(("127.0.0.1", pair.port)) as scanner:
+            scanner.sendall(bytes(words[:cut]) + chance.randbytes(chance.randrange(40)))
+            count += 1
+    eventually(
+        lambda: sum(robot.status["refused_handshakes"].values()) >= count, what="every refusal"
+    )
     fly(robot, workstation, 0)
     assert robot.status["losses"] == 0
 
