@@ -114,6 +114,7 @@ def status(run: RunName = None, json: Json = False) -> None:
         "refused commands": _listed(node["refused"]),
         "cut commands": _listed(node["cuts"]),
         "level": node["level"],
+        "commands not sent in time": node["too_late"],
         "on the way to the device": _listed(node["device"]),
     }
     for name, value in facts.items():

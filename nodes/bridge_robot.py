@@ -59,7 +59,7 @@ class Robot:
         self.measured: Measurement | None = None
         self._fresh_ns = self._commanded_ns = self._armed_ns = 0
         self._limiter: Limiter | None = None
-        self._level = 0
+        self._level = self._too_late = 0
         self._tested: dict[str, str] = {}
         self._effective: dict[str, Any] = {}  # what the device was configured to
 
@@ -206,8 +206,11 @@ class Robot:
             return 0
         setpoint = self._joints.setpoint(wanted, measured, now_ns - self._armed_ns)
         cut = limiter.limit(setpoint, measured.position, measured.velocity, self._device_ns(now_ns))
+        if self._clock() - now_ns > self._context.period_ns:
+            self._too_late += 1  # the host stood still: the next command is due already
+            return int(cut)
         try:
-            self._driver.write(limiter.sent, now_ns + self._context.period_ns)
+            self._driver.write(limiter.sent, now_ns + self._timeout_ns)
         except DriverError as error:
             if not self._life.tripped:
                 self._life.fault(f"cannot be commanded: {error}")
@@ -279,5 +282,6 @@ class Robot:
             "identity": self._life.identity,
             "cuts": self._limiter.counts if self._limiter else {},
             "level": self._level,
+            "too_late": self._too_late,
             "device": dict(self._driver.counters),
         }

@@ -286,6 +286,21 @@ def test_what_the_device_complains_of_stops_it(fly) -> None:
     assert flight.state == "fault" and flight.causes[-1] == "the device says: it is hot"
 
 
+def test_a_command_that_the_host_held_up_is_not_sent_and_no_fault(fly) -> None:
+    flight = fly().rise()
+    sent = len(flight.robot.sent)
+    drive = flight.bench.node._body.drive
+
+    def slow(*arguments: Any) -> Any:
+        flight.bench.clock.advance_to(flight.bench.now_ns + 2 * PERIOD)
+        return drive(*arguments)
+
+    flight.bench.node._body.drive = slow
+    flight.steps(1)
+    assert len(flight.robot.sent) == sent and flight.state == "active"
+    assert flight.bench.node.status()["too_late"] == 1
+
+
 def test_limits_that_cut_too_often_take_it_down(fly) -> None:
     flight = fly(limits={"all": {"velocity": 0.001}}, cuts=5, window=10).rise()
     flight.steps(20, x=0.1)
