@@ -135,7 +135,7 @@ class LerobotDriver:
             self.close()
             raise
         self._last = link.newest
-        serial = str(getattr(link.robot, "id", None) or "")
+        serial = str(getattr(link.robot, "id", None) or "none given")
         return {"model": str(link.robot.name), "serial": serial, "firmware": library}
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
@@ -155,14 +155,12 @@ class LerobotDriver:
 
     def check_watchdog(self) -> str:
         """LeRobot's robots have none."""
+        self._need_configured()
         return ""
 
     def activate(self, mode: Mode) -> Measurement:
         """Holds where it is; whether with torque before, only the robot knows."""
-        if self._stopped:
-            raise DriverError(f"lerobot: e-stopped ({self._stopped}); reset it first")
-        if not self._configured or self._mode is not None:
-            raise DriverError("lerobot: configure it first, and activate it once")
+        self._need_configured()
         if mode is not Mode.POSITION:
             raise DriverError(f"lerobot: it is moved by position, not by {mode}")
         start = self._next_state(1)
@@ -251,6 +249,13 @@ class LerobotDriver:
         if self._link is None:
             raise DriverError("lerobot: connect it first")
         return self._link
+
+    def _need_configured(self) -> None:
+        self._linked()
+        if self._stopped:
+            raise DriverError(f"lerobot: e-stopped ({self._stopped}); reset it first")
+        if not self._configured or self._mode is not None:
+            raise DriverError("lerobot: configure it first, and activate it once")
 
     def _send(self, position: Vector) -> None:
         self._sent = position

@@ -100,7 +100,7 @@ class RecordingDriver:
             time_factor=header.time_factor * options.speed,
             simulated=True,
         )
-        self.counters = {"deviating": 0, "skipped": 0}
+        self.counters = {"deviating": 0}
         self._header = header
         self._track: recording.Track | None = None  # not None: connected
         self._period_ns = int(1e9 / rate_hz)
@@ -126,7 +126,8 @@ class RecordingDriver:
         rows, joints = self._track.position.shape
         self._asked = np.full((rows, joints), np.nan, np.float32)
         self._rewind(monotonic_ns())
-        identity = {"model": self._header.robot, "serial": "", "firmware": "", "recorded": "yes"}
+        source = self._header.source or self._path.name
+        identity = {"model": self._header.robot, "serial": source, "firmware": "recorded"}
         return {**identity, **self._header.identity}
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
@@ -149,15 +150,12 @@ class RecordingDriver:
 
     def check_watchdog(self) -> str:
         """A recording has none."""
+        self._need_configured()
         return ""
 
     def activate(self, mode: Mode) -> Measurement:
         """It goes on from here."""
-        self._need_track()
-        if self._stopped:
-            raise DriverError(f"recording: e-stopped ({self._stopped}); reset it first")
-        if not self._configured or self._mode is not None:
-            raise DriverError("recording: configure it first, and activate it once")
+        self._need_configured()
         if mode is not self._header.mode:
             raise DriverError(f"recording: the robot was commanded by {self._header.mode}")
         start = self.read(0)
@@ -258,6 +256,13 @@ class RecordingDriver:
             raise DriverError("recording: connect it first")
         return self._track
 
+    def _need_configured(self) -> None:
+        self._need_track()
+        if self._stopped:
+            raise DriverError(f"recording: e-stopped ({self._stopped}); reset it first")
+        if not self._configured or self._mode is not None:
+            raise DriverError("recording: configure it first, and activate it once")
+
     def _rewind(self, now_ns: int) -> None:
         self._row = self._round = self._seq = 0
         self._compared, self._sum, self._largest, self._worst = 0, 0.0, 0.0, (0, 0)
@@ -304,7 +309,6 @@ class RecordingDriver:
         moved = (rounds - self._round) * len(track.time_ns) + row - self._row
         self._row, self._round, self._stood_ns = row, rounds, now_ns
         self._seq += moved
-        self.counters["skipped"] += max(moved - 1, 0)
         return moved > 0
 
     def _next_ns(self) -> int:

@@ -434,7 +434,7 @@ def test_calls_out_of_order_are_refused_and_closing_is_always_safe(
     driver.estop("before it is connected")
     for call in (
         lambda: driver.configure(RANGES), lambda: driver.read(0), driver.deactivate, driver.reset,
-        lambda: driver.activate(Mode.POSITION),
+        driver.check_watchdog, lambda: driver.activate(Mode.POSITION),
     ):  # fmt: skip
         with pytest.raises(DriverError):
             call()
@@ -445,12 +445,14 @@ def test_calls_out_of_order_are_refused_and_closing_is_always_safe(
         driver.activate(Mode.POSITION)
     driver.reset()
     driver.configure(RANGES)
+    assert driver.check_watchdog() == ""
     with pytest.raises(DriverError, match="effort"):
         driver.activate(Mode.EFFORT)
     driver.activate(Mode.POSITION)
     with pytest.raises(DriverError):
         driver.configure(RANGES)
-    assert driver.check_watchdog() == ""
+    with pytest.raises(DriverError):
+        driver.check_watchdog()
     driver.close()
     driver.close()
 
