@@ -77,7 +77,7 @@ def launch(
         packed, loaded = _open_bundle(name, arguments, settings, clock=clock, seed=seed, **stops)
     else:
         loaded = _load(name, arguments, settings, clock=clock, seed=seed, host=host, **stops)
-    plan = _plan(loaded, host)
+    plan = _plan(loaded, host, stops)
     if in_process and plan.clock != "lockstep":
         raise InputError("--in-process needs --clock lockstep: in real time a node is a process")
     if plan.clock == "lockstep" and plan.episodes is None and plan.duration_s is None:
@@ -88,7 +88,7 @@ def launch(
         raise InputError(f"--out {error.filename}: {error.strerror}") from None
     if packed is not None:
         loaded = replace(packed, graph=loaded).unpack(run.run_dir / "bundle")
-        run.plan = _plan(loaded, host)
+        run.plan = _plan(loaded, host, stops)
     raise typer.Exit(_fly(run, loaded, in_process, json))
 
 
@@ -198,7 +198,7 @@ def check(
     print_line(f"{loaded.name} is fine: {loaded.env} at {loaded.rate:g} Hz; {names}")
 
 
-def _plan(loaded: Graph, host: str | None) -> Plan:
+def _plan(loaded: Graph, host: str | None, stops: dict[str, Any]) -> Plan:
     """What this machine flies: all of the graph, or one host's part."""
     from safetypilot.launch.portion import portion
 
@@ -206,7 +206,10 @@ def _plan(loaded: Graph, host: str | None) -> Plan:
         return loaded.plan()
     if loaded.clock == "lockstep":
         raise InputError("--host needs real time: in lockstep one machine flies the whole graph")
-    return portion(loaded, host)
+    part = portion(loaded, host)
+    if not any(stops.values()):
+        return part
+    return replace(part, episodes=stops["episodes"], duration_s=stops["duration"])
 
 
 def _measured(given: str) -> Any:

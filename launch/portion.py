@@ -35,7 +35,7 @@ def crossing(nodes: Iterable[NodeSpec], topics: Iterable[TopicSpec]) -> list[Top
 
 
 def portion(graph: Graph, host: str) -> plan.Plan:
-    """What flies on a host.
+    """What flies on a host; when the run ends is for the host of the plant to say.
 
     Args:
         graph: with `hosts`, loaded for this one.
@@ -56,8 +56,11 @@ def portion(graph: Graph, host: str) -> plan.Plan:
     paces = {topic.name: every[topic.writer] for topic in receives}
     if plan.OBSERVATION in paces:
         paces[plan.OBSERVATION] = link.every
+    ends = plan.OBSERVATION not in paces
     return replace(
         whole,
+        episodes=whole.episodes if ends else None,
+        duration_s=whole.duration_s if ends else None,
         nodes=(*local, link),
         host=host,
         paces=paces,

@@ -215,6 +215,13 @@ def test_of_the_observations_those_cross_that_somebody_answers() -> None:
     assert specs["recovery_planner"].thinned == ["observation"]
 
 
+def test_the_host_of_the_plant_says_when_the_run_ends() -> None:
+    made = graph(FILE + "episodes: 5\nduration: 60\n")
+    robot, desk = portion(made, "robot"), portion(made, "desk")
+    assert (robot.episodes, robot.duration_s) == (5, 60)
+    assert (desk.episodes, desk.duration_s) == (None, None)
+
+
 def test_the_script_goes_to_where_its_nodes_are() -> None:
     text = FILE + "script: [{after_s: 1, request: {node: policy, request: x}}]\n"
     made = graph(text)
