@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shlex
 import subprocess
@@ -40,6 +41,8 @@ class Child:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True,
         )  # fmt: skip
+        # A robot is no part of the machine: it does not share the CPUs that we may be bound to.
+        os.sched_setaffinity(self._process.pid, range(os.cpu_count() or 1))
         try:
             self.port = self._wait()
         except BaseException:

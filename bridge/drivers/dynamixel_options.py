@@ -56,7 +56,7 @@ class DynamixelOptions:
     joints: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _ARM)
     model: str = "xm430-w350"
     serial: str = ""
-    rate_hz: float = 100.0
+    rate_hz: float = 50.0
     command_timeout_s: float = 0.1
     watchdog_s: float = 0.2
     answer_s: float = 0.02

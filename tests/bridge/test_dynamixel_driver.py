@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("dynamixel_sdk")
 
+from dynamixel_rig import JOINTS, Rig, cycle, driving, goal, soon, until, working
+
 from safetypilot.bridge.contract import DriverError, Failsafe, Mode, Setpoint
 from safetypilot.bridge.drivers.dynamixel import DynamixelDriver
 from safetypilot.bridge.protocols.dynamixel_table import CENTRE, RADIANS, WATCHDOG_EXPIRED
-from tests.bridge.dynamixel_rig import JOINTS, Rig, cycle, driving, goal, soon, until, working
 
 # Activating, moving, deactivating.
 

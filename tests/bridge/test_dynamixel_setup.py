@@ -11,16 +11,17 @@ import pytest
 
 pytest.importorskip("dynamixel_sdk")
 
+from dynamixel_rig import JOINTS, Rig, driving, soon, working
+
 from safetypilot.bridge import registry
 from safetypilot.bridge.contract import DriverError, Failsafe, Mode
 from safetypilot.bridge.drivers.dynamixel import DynamixelDriver, DynamixelOptions
-from tests.bridge.dynamixel_rig import JOINTS, Rig, driving, soon, working
 
 # What is declared.
 
 
 def test_the_description_needs_no_device() -> None:
-    told = registry.describe("dynamixel", {"port": "/dev/nowhere", "rate_hz": 50.0})
+    told = registry.describe("dynamixel", {"port": "/dev/nowhere"})
     assert [joint.name for joint in told.joints] == list(JOINTS)
     assert (told.joints[0].low, told.joints[1].high) == (-2.0, 2.4)
     assert told.failsafes == (Failsafe.HOLD,)

@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("dynamixel_sdk")
 
+from dynamixel_rig import JOINTS, Rig, cycle, driving, goal, soon, until, working
+
 from safetypilot.bridge.contract import DriverError, Mode
 from safetypilot.bridge.devices import dynamixel_bus
 from safetypilot.bridge.devices.dynamixel_bus import Trouble
@@ -16,7 +18,6 @@ from safetypilot.bridge.drivers.dynamixel import DynamixelDriver, DynamixelOptio
 from safetypilot.bridge.lifecycle import Lifecycle, State
 from safetypilot.bridge.protocols import dynamixel as wire
 from safetypilot.bridge.protocols.dynamixel_table import WATCHDOG_EXPIRED
-from tests.bridge.dynamixel_rig import JOINTS, Rig, cycle, driving, goal, soon, until, working
 
 # Trouble on the wire.
 
