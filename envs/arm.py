@@ -57,9 +57,9 @@ class Arm(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by 
         self._substeps = round(self.dt / self._model.opt.timestep)
         self._body = ArmBody()
         reach, angles = sum(LINKS), np.array(RANGES)
-        (x0, x1, _, y1), slack = ARM_TARGETS, 0.2  # rad that a joint may be beyond its range
-        low = (-reach, -reach, *(angles[:, 0] - slack), -SPEED_LIMIT, -SPEED_LIMIT, x0, -y1)
-        high = (reach, reach, *(angles[:, 1] + slack), SPEED_LIMIT, SPEED_LIMIT, x1, y1)
+        slack = 0.2  # rad that a joint may be beyond its range
+        low = (-reach, -reach, *(angles[:, 0] - slack), *[-SPEED_LIMIT] * 2, *[-2 * reach] * 2)
+        high = (reach, reach, *(angles[:, 1] + slack), *[SPEED_LIMIT] * 2, *[2 * reach] * 2)
         self.observation_space = gymnasium.spaces.Box(*np.array((low, high), np.float32))
         self.action_space = gymnasium.spaces.Box(-STEP_LIMIT, STEP_LIMIT, (2,), np.float32)
         self._observation = np.zeros(8, np.float32)
@@ -102,7 +102,7 @@ class Arm(gymnasium.Env):  # type: ignore[misc]  # gymnasium is not followed by 
         """The arm from above, (rows, 480, 3), or None without a render mode; needs no OpenGL."""
         if self._view is None:
             return None
-        x, y = self._observation[6:].tolist()
+        x, y = (self._observation[:2] + self._observation[6:]).tolist()
         return self._view.draw(self._angles(), (x, y))
 
     def _sample_start(self) -> tuple[float, float]:

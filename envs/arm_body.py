@@ -22,6 +22,7 @@ RANGES = ((-1.95, 1.95), (-2.35, 2.35))  # rad; the ends of the joints are 0.05 
 MARGIN = 0.01  # m: a tool nearer to the zone than this is a violation already
 RATE_HZ = 25.0
 STEP_LIMIT = 0.08  # rad per control step and joint
+TIME_COST = 0.05  # m, of each step; without it policies learn to wait a little beside the target
 
 _PARTS = (0.5, 1.0)  # of a step at which it is judged: what a fast tip cuts off in between counts
 
@@ -29,8 +30,9 @@ _PARTS = (0.5, 1.0)  # of a step at which it is judged: what a fast tip cuts off
 class ArmBody:
     """Reach a target on the other side of a keep-out zone that the tool may not enter.
 
-    Observation: tip (x, y) in m, angles of shoulder and elbow in rad, their speeds in rad/s, target
-    (x, y) in m. Action: steps of both angles in rad, added to the measured ones.
+    Observation: tip (x, y) in m, angles of shoulder and elbow in rad, their speeds in rad/s, the
+    way from the tip to the target (x, y) in m. Action: steps of both angles in rad, added to the
+    measured ones. Reward: minus the length of that way after the step, and of 0.05 m for the time.
 
     Every episode goes on from where the arm is, and its target lies on the other side of the x axis
     from the tip.
@@ -62,12 +64,13 @@ class ArmBody:
         effort: Numbers,
         sensors: Mapping[str, Numbers],
     ) -> Array:
-        """Tip, angles, speeds and target, (8,)."""
+        """Tip, angles, speeds and the way to the target, (8,)."""
         x, y = tip(position)
         if self._target is None:
             across, away = self._drawn
             self._target = (across, -away if y >= 0.0 else away)
-        return np.array((x, y, *position, *velocity, *self._target), np.float32)
+        way = self._target[0] - x, self._target[1] - y
+        return np.array((x, y, *position, *velocity, *way), np.float32)
 
     def drive(self, action: npt.NDArray[Any], position: Numbers) -> Drive:
         """The angles that a step leads to, none beyond the end of its joint."""
@@ -79,14 +82,14 @@ class ArmBody:
 
         A tool that is in the zone may leave it: a step that only leads out costs nothing.
         """
-        (x, y, *end, _, _, target_x, target_y), start = after.tolist(), before[2:4].tolist()
+        start, (*end, _, _, x, y) = before[2:4].tolist(), after[2:].tolist()
         room, cost = clearance(tuple(start)), 0.0
         for part in _PARTS:
             between = tuple([a + part * (b - a) for a, b in zip(start, end, strict=True)])
             if clearance(between) < MARGIN and clearance(between) <= room:
                 cost = 1.0
-        distance = hypot(x - target_x, y - target_y)
-        return Verdict(-distance, cost, cost == 0.0 and distance < ARM.goal_radius)
+        distance = hypot(x, y)
+        return Verdict(-distance - TIME_COST, cost, cost == 0.0 and distance < ARM.goal_radius)
 
 
 def tip(position: Numbers) -> tuple[float, float]:

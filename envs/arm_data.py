@@ -21,6 +21,7 @@ BLOCK = 20  # steps of such a rollout
 TASK_STEPS = 60  # of a noisy demonstration
 SHARES = (0.5, 0.25, 0.25)  # of the rows: demonstrations, straight for the target, at random
 
+_SAME = 1e-5  # m; what rounding makes of a target
 _CELL = 0.06  # rad between two points of the grid
 _AXES = tuple(np.arange(low, high + 1e-9, _CELL) for low, high in RANGES)
 _NEIGHBOURS = [step for step in product((-1, 0, 1), repeat=2) if step != (0, 0)]
@@ -33,15 +34,15 @@ class ArmExpert:
     """
 
     def __init__(self) -> None:
-        self._target: tuple[float, float] | None = None
+        self._target = np.full(2, inf)
         self._goals: list[Angles] = []
         self._ways: Floats = np.zeros(0)
 
     def __call__(self, observation: npt.ArrayLike) -> npt.NDArray[np.float32]:
         values = np.asarray(observation, np.float64)
-        angles, target = values[2:4], (float(values[6]), float(values[7]))
-        if target != self._target:
-            self._target, self._goals = target, solutions(target)
+        angles, target = values[2:4], values[:2] + values[6:]
+        if _largest(target - self._target) > _SAME:
+            self._target, self._goals = target, solutions((target[0], target[1]))
             self._ways = _ways_to(self._goals)
         free = [goal for goal in self._goals if _is_free(angles, goal)]
         if free:
@@ -130,8 +131,8 @@ def _still(observation: Array) -> Array:
 def _straight(observation: Array) -> Array:
     """Towards the target as if there were no zone."""
     angles = observation[2:4].astype(np.float64)
-    target = (float(observation[6]), float(observation[7]))
-    step = min((goal - angles for goal in solutions(target)), key=_largest)
+    x, y = (observation[:2] + observation[6:]).tolist()
+    step = min((goal - angles for goal in solutions((x, y))), key=_largest)
     return np.asarray(step * STEP_LIMIT / max(_largest(step), STEP_LIMIT))
 
 

@@ -170,7 +170,7 @@ _ARMS = {
         description=Description(
             observation_names=[
                 *("tip_x", "tip_y", "shoulder", "elbow", "shoulder_speed", "elbow_speed"),
-                *("target_x", "target_y"),
+                *("way_x", "way_y"),
             ],
             observation_units=["m", "m", "rad", "rad", "rad/s", "rad/s", "m", "m"],
             action_names=["step_shoulder", "step_elbow"],

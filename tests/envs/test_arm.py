@@ -115,7 +115,7 @@ def test_a_tool_in_the_margin_is_a_violation_and_success_is_not_beside_it():
     assert info == {"cost": 1.0, "success": False}
     x, y = observation[:2]
     assert 0.0 < arm_body.clearance(tuple(observation[2:4].tolist())) < arm_body.MARGIN
-    assert reward == pytest.approx(-hypot(x - ZONE_X, y - 0.01), abs=1e-6)
+    assert reward == pytest.approx(-hypot(x - ZONE_X, y - 0.01) - 0.05, abs=1e-6)
 
 
 def test_success_is_the_tip_at_the_target():
@@ -156,9 +156,11 @@ def test_episodes_begin_free_of_the_zone_with_the_target_on_the_other_side():
     sides, among = set(), 0
     for seed in range(60):
         observation, _ = env.reset(seed=seed)
-        x, y, *angles, _, _, target_x, target_y = observation.tolist()
+        x, y, *angles, _, _, way_x, way_y = observation.tolist()
+        target_x, target_y = x + way_x, y + way_y
         assert arm_body.clearance(tuple(angles)) > arm_body.MARGIN
-        assert x0 <= target_x <= x1 and y0 <= abs(target_y) <= y1 and y * target_y <= 0.0
+        assert x0 - 1e-6 <= target_x <= x1 + 1e-6 and y * target_y <= 0.0
+        assert y0 - 1e-6 <= abs(target_y) <= y1 + 1e-6
         sides.add(target_y > 0)
         among += x0 <= x <= x1 and y0 <= abs(y) <= y1
     assert sides == {True, False}
@@ -208,7 +210,7 @@ def test_the_offline_data_show_violations_and_successes():
     data = offline_data("arm", 1000, seed=1)
     assert 20 <= data["cost"].sum() <= 100
     ends = data["terminated"]
-    successes = np.hypot(*(data["next_observation"][:, :2] - data["next_observation"][:, 6:]).T)
+    successes = np.hypot(*data["next_observation"][:, 6:].T)
     assert ((successes < geometry.ARM.goal_radius) & ends).sum() >= 5
     assert (data["cost"][:500].sum(), len(data["cost"])) == (0.0, 1000)
 
