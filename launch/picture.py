@@ -127,7 +127,7 @@ def _walls(axis: Any, world: Any) -> None:
         )
     for x, y, radius in world.discs:
         axis.add_patch(Circle((x, y), radius, color=_WALL, alpha=0.8, lw=0, zorder=2))
-    style = {"color": _GOAL, "alpha": 0.35, "lw": 0, "zorder": 1}
+    style: dict[str, Any] = {"color": _GOAL, "alpha": 0.35, "lw": 0, "zorder": 1}
     if not world.goals:
         axis.add_patch(Circle(world.goal, world.goal_radius, **style))
     for left, right, low, high in world.goals:

@@ -12,8 +12,8 @@ import os
 import select
 from time import monotonic_ns
 
-import serial  # type: ignore[import-untyped]
-from dynamixel_sdk import Protocol2PacketHandler  # type: ignore[import-untyped]
+import serial
+from dynamixel_sdk import Protocol2PacketHandler
 
 from safetypilot.bridge.contract import DriverError
 from safetypilot.bridge.protocols.dynamixel import HEADER, OVERHEAD, STUFFED, crc16
