@@ -51,15 +51,15 @@ class Device:
             self._log.refuse("foreign")
         elif what == Ask.STOP:
             self._damp(Phase.STOPPED, "estop")
-        elif number <= self._number:
-            self._log.refuse("old")
+        elif number <= self._number or what not in _MAY:
+            self._log.refuse("old or unknown")
         else:
-            self._number, self._heard_ns = number, monotonic_ns()
-            if self._phase in _MAY.get(what, ()) and self._obey(Ask(what), goals):
+            self._number, self._heard_ns, ask = number, monotonic_ns(), Ask(what)
+            if self._phase in _MAY[ask] and self._obey(ask, goals):
                 self._done = number
-                return Ask(what) is Ask.HELLO
+                return ask is Ask.HELLO
             self._refused = number
-            self._log.refuse(f"{what} while {self._phase.name.lower()}")
+            self._log.refuse(f"{ask.name} while {self._phase.name}".lower())
         return False
 
     def _obey(self, what: Ask, goals: list[float]) -> bool:

@@ -252,3 +252,12 @@ def test_a_device_dies_with_the_kit(tmp_path: Path) -> None:
 def test_a_device_that_does_not_get_ready_is_told(command: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(DriverError, match=told):
         Device(command, tmp_path).start()
+
+
+# What the newcomer reads.
+
+
+def test_the_page_lists_every_check_with_what_it_asks_for() -> None:
+    page = (Path(__file__).parents[2] / "bridge" / "README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.M)
+    assert listed[-len(NAMES) :] == [(suite.name(one), suite.title(one)) for one in suite.CHECKS]

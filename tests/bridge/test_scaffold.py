@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetypilot.bridge import registry, scaffold
@@ -69,6 +69,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         scaffold.write("my_arm", tmp_path / "file" / "below")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_whatever_the_name_it_is_refused_or_a_module(
     tmp_path_factory: pytest.TempPathFactory, name: str

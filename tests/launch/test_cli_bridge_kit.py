@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,3 +106,32 @@ def test_a_driver_that_fails_is_exit_code_1(tmp_path: Path) -> None:
     shown = call("check", f"{path}:MyArmDriver", "--only", "numbers_fit")
     assert shown.exit_code == 1
     assert "1 failed" in shown.output and "command_timeout_s is 50.0 s" in shown.output
+
+
+PAGE = (Path(__file__).parents[2] / "bridge" / "README.md").read_text()
+SHOWN = re.findall(r"^\$ safetypilot bridge (.*)$", PAGE, re.M)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_commands_of_the_page_work_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(SHOWN) == 3
+    for words in SHOWN:
+        result = call(*words.split())
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_new_drivers_own_test_runs_the_suite(tmp_path: Path) -> None:
+    call("new", "my_arm", "-o", str(tmp_path))
+    few = "description_is_readable or connect_identifies or not_finite_is_refused"
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", few],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout

@@ -1,0 +1,60 @@
+"""The drivers that come with Safety Pilot do what every driver has to, on their simulated devices.
+
+Those over ROS 2 and LeRobot, and recordings, have tests of their own for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from safetypilot.bridge import registry
+from safetypilot.bridge.conformance import suite
+
+MUJOCO = "{python} -P -m safetypilot.bridge.devices.mujoco"
+QUADRUPED = "{python} -P -m safetypilot.bridge.devices.quadruped --timeout 0.05"
+NEEDED = {"dynamixel": "dynamixel_sdk", "unitree": "cyclonedds"}
+
+
+def mujoco(actuation: str) -> suite.Subject:
+    """The maze's robot with servos, which the device has to have, too."""
+    device = f"{MUJOCO} --options '{json.dumps({'actuation': actuation})}'"
+    return suite.Subject("mujoco", {"actuation": actuation, "address": "{socket}"}, device)
+
+
+SUBJECTS = {
+    "mujoco": suite.Subject("mujoco"),
+    "mujoco position": mujoco("position"),
+    "mujoco pd": mujoco("pd"),
+    "dynamixel": suite.Subject("dynamixel"),
+    "unitree": suite.Subject("unitree", {"domain": "{domain}"}, f"{QUADRUPED} --domain 77"),
+}
+
+
+@pytest.fixture(scope="module", params=SUBJECTS)
+def bench(request: pytest.FixtureRequest) -> Iterator[suite.Bench]:
+    subject = SUBJECTS[request.param]
+    if subject.driver in NEEDED:
+        pytest.importorskip(NEEDED[subject.driver])
+    with suite.bench(subject) as made:
+        yield made
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize("check", suite.CHECKS, ids=suite.name)
+def test_conformance(check: suite.Check, bench: suite.Bench) -> None:
+    outcome = suite.run(check, bench)
+    if outcome.verdict is suite.Verdict.SKIPPED:
+        pytest.skip(outcome.seen)
+    assert outcome.verdict is suite.Verdict.PASSED, outcome.seen
+
+
+@pytest.mark.parametrize("name", ["mujoco", "dynamixel", "ros2"])
+def test_a_driver_names_the_device_it_is_checked_with(name: str) -> None:
+    command, options = type(registry.create(name)).SIMULATED
+    assert f"safetypilot.bridge.devices.{name}" in command
+    with suite.bench(suite.Subject(name)) as bench:
+        assert set(options) <= {field for field in bench.kind.Options.__dataclass_fields__}
