@@ -47,8 +47,8 @@ class Control:
         """Hands the joints to a commander, who is to stay where they are."""
         if self.cause is not Cause.NONE:
             raise DriverError(f"the device damps ({self.cause.name.lower()}); reset it first")
-        if self.status not in _RESTING.values():
-            raise DriverError(f"the device is {self.status.name.lower()} already")
+        if self.status in (Status.RISING, Status.ACTIVE):
+            raise DriverError("the device is active already")
         if mode != self._mode:
             raise DriverError(f"the device's mode is {self._mode}, not {mode!r}")
         self._world.stay(self._mode)

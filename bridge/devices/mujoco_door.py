@@ -6,6 +6,7 @@ else may ask to become that while there is none, and is shown out with the first
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import select
@@ -14,6 +15,7 @@ import socket
 import stat
 import struct
 import tempfile
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic_ns
@@ -129,7 +131,10 @@ class Door:
     def _receive(self, link: Link) -> int:
         """Bytes of a packet, now in the buffer; -1: there is none."""
         try:
-            size = link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+            try:
+                size = link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+            except ConnectionResetError:  # told before what was sent, perhaps an e-stop
+                size = link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
         except BlockingIOError:
             return -1
         except OSError:
@@ -207,4 +212,5 @@ def _is_over(sock: socket.socket) -> bool:
     """Whether nothing more will come; an empty packet looks the same to recv."""
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP)
-    return bool(poll.poll(0))
+    waiting = fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+    return bool(poll.poll(0)) and not any(waiting)

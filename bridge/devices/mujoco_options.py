@@ -41,8 +41,10 @@ class MujocoOptions:
         ramp_s: in which the commander's gains rise and fall, of the device.
         rest: what `deactivate` leaves: "damping", "hold" or "off".
         velocity, acceleration, jerk, effort, margin, lead, kp_limit, kd_limit: limits that the
-            model does not have, or has otherwise.
+            model does not have, or has otherwise. By default effort is what the actuators make,
+            velocity what that reaches within the range, gains what such steps can integrate.
         rate_hz: of control, host time; states come as often, and at least every 2 ms.
+        max_rate_hz: what rate_hz may be at most.
         time_factor: seconds of the device per second of the host.
         timestep_s: of physics; by default the model's.
         watchdog_s: silence, host time, after which the device damps by itself.
@@ -53,6 +55,7 @@ class MujocoOptions:
         noise_position, noise_velocity: standard deviations of what is measured.
         drop_rate: share of commands and of states that get lost.
         payload_kg, payload_body: a point mass in a body's center of mass.
+        seed: of noise and losses.
         disturb: file with pushes, see devices/common.py.
         events: file to which the device appends what happens.
         address: socket of a device that runs already; by default `connect` starts one.

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from safetypilot.bridge.contract import DriverError, Joint, Mode, Vector
 from safetypilot.bridge.devices import mujoco_actuators as actuators
+from safetypilot.bridge.devices.mujoco_limits import joints_of
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions, for_each
 from safetypilot.bridge.protocols.mujoco import VERSION
 
@@ -121,9 +121,9 @@ def load(options: MujocoOptions) -> Robot:
         raise DriverError(f"mujoco: {path.name}: joints are {names}; at least one, each once")
     joints = [_joint_index(plain, name) for name in names]
     own = actuators.of_joints(plain, joints) if options.actuation == "model" else []
-    efforts = tuple(actuators.effort(plain, joint) for joint in joints)
-    limits = _limits(options, names, efforts)
-    made = tuple(_joint(plain, *row) for row in zip(joints, names, limits, strict=True))
+    start = _start(plain, options, names)
+    inertia = _inertia(plain, start, joints)
+    made = joints_of(plain, options, joints, inertia)
     model, servos = actuators.with_servos(spec, made)
     if not own:
         actuators.silence(model, joints)
@@ -131,8 +131,6 @@ def load(options: MujocoOptions) -> Robot:
     if options.timestep_s is not None:
         model.opt.timestep = options.timestep_s
     _check_rate(model, options)
-    start = _start(model, options, names)
-    inertia = _inertia(model, start, joints)
     kd = for_each(options.kd, "kd", names, tuple(2.0 * STIFFNESS * m for m in inertia))
     kp = for_each(options.kp, "kp", names, tuple(STIFFNESS**2 * m for m in inertia))
     return Robot(
@@ -205,32 +203,6 @@ def _check_rate(model: Any, options: MujocoOptions) -> None:
         )
 
 
-def _limits(
-    options: MujocoOptions, names: Sequence[str], efforts: Vector
-) -> list[dict[str, float]]:
-    """Field of `Joint` -> limit, for each joint."""
-    endless, none = (inf,) * len(names), (0.0,) * len(names)
-    columns = {
-        "velocity": for_each(options.velocity, "velocity", names, endless),
-        "acceleration": for_each(options.acceleration, "acceleration", names, endless),
-        "jerk": for_each(options.jerk, "jerk", names, endless),
-        "effort": for_each(options.effort, "effort", names, efforts),
-        "margin": for_each(options.margin, "margin", names, none),
-        "lead": for_each(options.lead, "lead", names, endless),
-        "kp": for_each(options.kp_limit, "kp_limit", names, endless),
-        "kd": for_each(options.kd_limit, "kd_limit", names, endless),
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _joint(model: Any, joint: int, name: str, limits: dict[str, float]) -> Joint:
-    low, high = model.jnt_range[joint].tolist() if model.jnt_limited[joint] else (-inf, inf)
-    try:
-        return Joint(name, low, high, unit=actuators.unit(model, joint), **limits)
-    except ValueError as error:
-        raise DriverError(f"mujoco: {error}") from None
-
-
 def _start(model: Any, options: MujocoOptions, names: Sequence[str]) -> Floats:
     """qpos, (nq,)."""
     start = np.array(model.qpos0)
@@ -266,7 +238,11 @@ def _sensors(model: Any) -> tuple[Sensor, ...]:
         if name := model.sensor(index).name:
             kind = mujoco.mjtSensor(model.sensor_type[index]).name.removeprefix("mjSENS_")
             start, size = int(model.sensor_adr[index]), int(model.sensor_dim[index])
-            found.append(Sensor(name, _UNITS.get(kind, ""), start, size))
+            unit = _UNITS.get(kind, "1")
+            if kind in ("JOINTPOS", "JOINTVEL"):
+                unit = actuators.unit(model, int(model.sensor_objid[index]))
+                unit += "/s" if kind == "JOINTVEL" else ""
+            found.append(Sensor(name, unit, start, size))
     return tuple(found)
 
 

@@ -17,7 +17,6 @@ from safetypilot.bridge.contract import Mode, Setpoint, Vector
 from safetypilot.bridge.devices.common import Push
 from safetypilot.bridge.devices.mujoco_robot import Floats, Robot
 
-
 _ASTRAY = (
     mujoco.mjtWarning.mjWARN_BADQPOS,
     mujoco.mjtWarning.mjWARN_BADQVEL,

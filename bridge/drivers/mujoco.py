@@ -10,16 +10,15 @@ from time import monotonic_ns
 from typing import Any, ClassVar
 
 from safetypilot.bridge.contract import (
-    Description,
     DriverError,
-    Failsafe,
     Measurement,
     Mode,
     Setpoint,
     Vector,
 )
 from safetypilot.bridge.devices.mujoco_options import MujocoOptions
-from safetypilot.bridge.devices.mujoco_robot import CONTACT, Robot, find_model, identity, load
+from safetypilot.bridge.devices.mujoco_robot import CONTACT, find_model, identity, load
+from safetypilot.bridge.drivers.mujoco_describe import describe
 from safetypilot.bridge.drivers.mujoco_link import ANSWER_S, Child, Inlet, Link
 from safetypilot.bridge.drivers.vetting import vet
 from safetypilot.bridge.protocols.mujoco import Cause, Kind, State, StateCodec, Status
@@ -40,6 +39,10 @@ class MujocoDriver:
     """See bridge/contract.py for the calls, and `Options`."""
 
     Options: ClassVar[type[MujocoOptions]] = MujocoOptions
+    SIMULATED: ClassVar[tuple[str, dict[str, Any]]] = (
+        "{python} -P -m safetypilot.bridge.devices.mujoco",
+        {"address": "{socket}"},
+    )
 
     def __init__(self, options: MujocoOptions | None = None) -> None:
         """Read the model; nothing is started.
@@ -49,7 +52,7 @@ class MujocoDriver:
         """
         self._options = options = options or MujocoOptions()
         robot = load(options)
-        self.description = _describe(options, robot)
+        self.description = describe(options, robot)
         self._identity = identity(options, robot)
         self._step_ns = round(self._identity["timestep_s"] * 1e9)
         self._sensors = [
@@ -62,7 +65,8 @@ class MujocoDriver:
         self._zeros: Vector = (0.0,) * self._size
         self._child: Child | None = None
         self._link: Link | None = None
-        self._mode: Mode | None = None
+        self._mode: Mode | None = None  # not None: active
+        self._configured = False
         self._stopped, self._stop_sent = False, True
         self._seen: State | None = None
         self._last: Measurement | None = None
@@ -74,7 +78,7 @@ class MujocoDriver:
         """Starts a device, or finds the one that runs, and compares it with what was declared."""
         if self._link is not None:
             raise DriverError("the driver is connected already; close it first")
-        self._stopped, self._stop_sent, self._mode, self._seen = False, True, None, None
+        self._stopped, self._stop_sent, self._seen = False, True, None
         options = self._options
         if not options.address:
             self._child = Child(options, find_model(options.model))
@@ -95,40 +99,46 @@ class MujocoDriver:
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
         """Clears the counters; the device has taken its options when it started."""
-        self._connected().drain()
+        self._resting().drain()
         self.counters.clear()
+        self._configured = True
         return dict(self._identity)
 
     def check_watchdog(self) -> str:
         """Lets the device wait for commands that do not come, without torque."""
-        link, watchdog_s = self._connected(), self._options.watchdog_s
+        link, watchdog_s = self._resting(True), self._options.watchdog_s
         link.drain()
-        before = Status(link.newest.head.code)
-        if before not in _NAMES:
-            return ""  # it holds; damping it would drop what it holds
-        link.ask(Kind.REHEARSE)
+        before, cause = Status(link.newest.head.code), link.newest.head.detail
+        if cause:
+            return f"not provoked: {_FAULTS[cause][0]}"
+        if before is Status.HOLDING:
+            return ""  # damping would drop what it holds
         start_ns = monotonic_ns()
+        if before in _NAMES:  # else a commander has gone without a word, and it has to act anyway
+            link.ask(Kind.REHEARSE)
         self._wait_until(
             lambda state: state.head.detail == Cause.SILENCE,
             watchdog_s + _TOO_LATE_S,
             f"its watchdog did not act within {watchdog_s + _TOO_LATE_S:g} s of silence",
         )
         taken_s = (monotonic_ns() - start_ns) * 1e-9
-        link.ask(Kind.RESET, rest=_NAMES[before])
-        if link.newest.head.code != before or link.newest.head.detail != Cause.NONE:
-            raise DriverError("the MuJoCo device did not come back from its watchdog's rehearsal")
+        if before in _NAMES:
+            link.ask(Kind.RESET, rest=_NAMES[before])
+            if link.newest.head.code != before or link.newest.head.detail:
+                raise DriverError("the MuJoCo device did not come back from damping")
         return f"damped by itself after {taken_s:.3f} s of silence; it is set to {watchdog_s:g} s"
 
     def activate(self, mode: Mode) -> Measurement:
         """Gains rise from 0 while it is told to stay where it is."""
         link = self._connected()
+        link.drain()
+        self._check_status(link.newest)
+        self._resting(True)
         if mode not in self.description.modes:
             known = ", ".join(self.description.modes)
             raise DriverError(f"{self.description.name} has no mode {mode!r}; it has {known}")
         if self._stopped:
             raise DriverError("the driver was e-stopped; reset it first")
-        link.drain()
-        self._check_status(link.newest)
         link.ask(Kind.ARM, mode=mode)
         here, zeros = link.newest.position, self._zeros
         stay = Setpoint(mode, here, zeros, zeros, zeros, zeros)
@@ -138,7 +148,11 @@ class MujocoDriver:
                 link.command(stay, monotonic_ns())
             return state.head.code == Status.ACTIVE
 
-        self._wait_until(is_up, self._ramp_s, "its gains did not rise")
+        try:
+            self._wait_until(is_up, self._ramp_s, "its gains did not rise")
+        except DriverError:
+            link.release(self._options.rest)
+            raise
         link.command(stay, monotonic_ns())
         self._mode = Mode(mode)
         return self._measurement(link.newest)
@@ -174,10 +188,13 @@ class MujocoDriver:
     def close(self) -> None:
         """Ends the connection, and the device if it was started for it."""
         if self._link is not None:
+            if self._mode is not None or self._link.commands:
+                self._link.release(self._options.rest)
             self._link.close()
         if self._child is not None:
             self._child.end()
         self._link = self._child = self._mode = None
+        self._configured = False
 
     def place(self, position: Vector) -> None:
         """At rest at that position; what is read from now on was measured there."""
@@ -233,6 +250,15 @@ class MujocoDriver:
             raise DriverError("the driver is not connected")
         return self._link
 
+    def _resting(self, configured: bool = False) -> Link:
+        """The link, if the driver is not active, and configured where that is asked for."""
+        link = self._connected()
+        if self._mode is not None:
+            raise DriverError("the driver is active; deactivate it first")
+        if configured and not self._configured:
+            raise DriverError("the driver is not configured")
+        return link
+
     def _check_status(self, state: State) -> None:
         """Raises DriverError if the device has taken over by itself."""
         if state.head.detail:
@@ -277,23 +303,3 @@ class MujocoDriver:
             _FAULTS[state.head.detail],
         )
         return last
-
-
-def _describe(options: MujocoOptions, robot: Robot) -> Description:
-    sensors = {sensor.name: sensor.unit for sensor in robot.sensors}
-    if options.obstacles:
-        sensors[CONTACT] = ""
-    gentle = (Failsafe.HOLD, Failsafe.DAMPING)
-    return Description(
-        name="mujoco",
-        joints=robot.joints,
-        modes=robot.modes,
-        rate_hz=options.rate_hz,
-        max_rate_hz=options.max_rate_hz,
-        command_timeout_s=options.command_timeout_s,
-        failsafes=(*gentle, Failsafe.TORQUE_OFF) if options.rest == "off" else gentle,
-        watchdog_s=options.watchdog_s,
-        sensors=sensors,
-        time_factor=options.time_factor,
-        simulated=True,
-    )

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic_ns
@@ -25,6 +26,7 @@ from safetypilot.bridge.protocols.mujoco import (
     Refused,
     State,
     StateCodec,
+    Status,
     body_of,
     message,
     read_head,
@@ -205,6 +207,12 @@ class Link:
             raise DriverError("the MuJoCo device has not sent a state yet")
         return self.inlet.state
 
+    @property
+    def commands(self) -> bool:
+        """Whether the device obeys us, as far as it has said."""
+        state = self.inlet.state
+        return state is not None and state.head.code in (Status.RISING, Status.ACTIVE)
+
     def await_state(self) -> State:
         """The newest state, once there is one.
 
@@ -286,6 +294,13 @@ class Link:
             ) from None
         except OSError as error:
             raise DriverError(f"the link to the MuJoCo device broke: {error.strerror}") from None
+
+    def release(self, rest: str) -> None:
+        """Gives the command back without waiting for what comes of it; never raises."""
+        self._seq += 1
+        head = Head(Kind.RELEASE, 0, 0, self.inlet.session, self._seq, monotonic_ns())
+        with suppress(OSError):
+            self._socket.send(message(head, {"rest": rest}), socket.MSG_NOSIGNAL)
 
     def stop(self) -> bool:
         """Sends the e-stop, made in advance; whether it went out. Never raises."""

@@ -11,7 +11,7 @@ import pytest
 
 from safetypilot.bridge.drivers.mujoco import MujocoDriver
 from safetypilot.bridge.limits import Limiter
-from safetypilot.launch.bench import bridge
+from safetypilot.launch.bench import bridge, bridge_loop
 
 SOAK_CYCLES = 60_000  # 10**6 of them: `safetypilot bench bridge --cycles 1000000`
 RATE = 1000.0
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(params=[2, 12], ids=["maze", "quadruped"])
 def driver(request: pytest.FixtureRequest) -> Iterator[MujocoDriver]:
-    made = MujocoDriver(replace(bridge._options(RATE, request.param), watchdog_s=60.0))
+    made = MujocoDriver(replace(bridge_loop._options(RATE, request.param), watchdog_s=60.0))
     made.connect()
     made.configure({})
     made.activate(made.description.modes[0])
@@ -33,7 +33,7 @@ def test_read_limit_write(benchmark: Any, driver: MujocoDriver) -> None:
     description = driver.description
     limiter = Limiter(description.joints, description.modes[0], 1 / RATE)
     limiter.start(driver.read(monotonic_ns() + 10**9).position, monotonic_ns())
-    target = bridge._target(description.modes[0], len(description.joints), 0.5)
+    target = bridge_loop._target(description.modes[0], len(description.joints), 0.5)
 
     def cycle() -> None:
         now = monotonic_ns()

@@ -28,12 +28,24 @@ def test_the_limits_of_the_joints_are_the_models(write: Any) -> None:
     assert (shoulder.low, shoulder.high, shoulder.unit) == (-1.0, 2.0, "rad")
     assert (elbow.low, elbow.high) == (-math.inf, math.inf)
     assert (elbow.effort, shoulder.effort) == (6.0, 4.0)  # ctrlrange * gear; forcerange
-    assert elbow.velocity == elbow.acceleration == elbow.lead == math.inf
+    assert elbow.acceleration == elbow.jerk == elbow.lead == math.inf
+    assert (elbow.margin, shoulder.margin) == (0.0, 0.0)
     assert robot.modes == (Mode.EFFORT,)
     assert [(its.name, its.size, its.unit) for its in robot.sensors] == [
         ("tip", 3, "m"),
-        ("spin", 1, ""),
+        ("spin", 1, "rad/s"),
     ]
+
+
+def test_limits_that_a_model_does_not_have_follow_from_physics(write: Any) -> None:
+    """A rod of 0.5 kg and 0.2 m about its end, 6 N m, a whole turn; steps of 1 ms."""
+    elbow = load(write()).joints[0]
+    inertia = 0.5 * 0.2**2 / 3
+    assert elbow.velocity == pytest.approx(math.sqrt(6.0 / inertia * 2 * math.pi), rel=0.1)
+    assert elbow.kd == pytest.approx(inertia / 1e-3, rel=0.15)
+    assert elbow.kp == pytest.approx(inertia / 4e-6, rel=0.15)
+    slower = load(write(timestep_s=0.002, rate_hz=100)).joints[0]
+    assert (slower.kp, slower.kd) == pytest.approx((elbow.kp / 4, elbow.kd / 2))
 
 
 def test_options_override_limits_for_all_joints_or_some(write: Any) -> None:
