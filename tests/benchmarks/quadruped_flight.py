@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quadruped"))
     parser.add_argument("--domain", type=int, default=61)
     parser.add_argument("--draw", action="store_true", help="what was recorded before")
+    parser.add_argument("--priority", type=int, help="real-time, of the device, with realtime=on")
     parser.add_argument("argument", nargs="*", help="of the launch file, such as eps=0.3")
     options = parser.parse_args()
     if not options.draw:
@@ -77,6 +78,8 @@ def fly(name: str, options: argparse.Namespace) -> None:
     events.unlink(missing_ok=True)
     words = ["--domain", str(options.domain), "--events", str(events), "--disturb", str(disturb)]
     device = subprocess.Popen([*DEVICE, *words], stdout=subprocess.PIPE, text=True)
+    if options.priority:
+        os.sched_setscheduler(device.pid, os.SCHED_FIFO, os.sched_param(options.priority))
     try:
         assert device.stdout is not None and json.loads(device.stdout.readline())["ready"]
         subprocess.run(

@@ -37,17 +37,17 @@ ENV = "quadruped"
 SETTINGS = {
     "recovery": "none",
     "gamma_safe": 0.95,
-    "eps": 0.2,
+    "eps": 0.3,
     "hidden": 128,
     "batch": 256,
     "positive_fraction": 0.1,
-    "offline_size": 100_000,
-    "offline_updates": 20_000,
+    "offline_size": 60_000,
+    "offline_updates": 12_000,
     "nu": 0.0,
 }
-ROUNDS, ROUND_STEPS, ROUND_UPDATES = 6, 20_000, 4_000
-LAST_UPDATES = 20_000
-BATCH, RATES = 512, (1e-3, 1e-4)
+ROUNDS, ROUND_STEPS, ROUND_UPDATES = 5, 10_000, 2_000
+LAST_UPDATES = 12_000
+BATCH, RATES = 256, (1e-3, 1e-4)
 LIKE_EXPERT = 0.3  # of the flights that the expert flies itself, with noise
 NOISE = 0.03  # rad
 QUIET = -8.0  # log-deviation of a cloned policy

@@ -23,8 +23,8 @@ from safetypilot.policies.learn.flight import Pilot, PolicyRecovery
 from safetypilot.policies.learn.seeds import start_seed
 from safetypilot.policies.shield import Source
 
-EPS = 0.2
-DWELL_S = 2.0  # least stay off the task
+EPS = 0.3
+DWELL_S = 1.0  # least stay off the task
 PUSH = 150.0  # N for 0.2 s
 SETTLED = 50  # steps after a new command, when it counts how well it is held
 
@@ -69,7 +69,7 @@ class Flown:
     Attributes:
         successes, violations: held to the end, and fallen.
         rescued: the recovery acted, and nothing fell.
-        lying: of those, lying level at the end.
+        lying: of those, lay level at some time after that.
         interventions: steps off the task.
         height_error, yaw_error: mean, in m and rad, where a command has been there for a second
             and the task flies.
@@ -123,7 +123,7 @@ def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) 
         options = {"push": case.push} if case.push else {}
         observation, _ = env.reset(seed=start_seed(seed, 10**6 + number), options=options)
         guard.start_episode()
-        acted, since, info = 0, 0, {"cost": 0.0, "success": False}
+        acted, since, lay, info = 0, 0, False, {"cost": 0.0, "success": False}
         for _ in range(quadruped_names.EPISODE_STEPS):
             action, source = step(models, case, guard, observation)
             acted += source is not Source.TASK
@@ -131,6 +131,7 @@ def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) 
             same = np.array_equal(following[-2:], observation[-2:]) and source is Source.TASK
             since = since + 1 if same else 0
             observation = following
+            lay = lay or (acted > 0 and lies(observation))
             if since > SETTLED:
                 pose = pose_of(observation)
                 errors.append((abs(pose.height - observation[-2]), abs(pose.yaw - observation[-1])))
@@ -138,7 +139,7 @@ def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) 
             flown.return_mean += float(reward) / episodes
             if terminated:
                 break
-        count(flown, observation, acted, info)
+        count(flown, acted, lay, info)
     if errors:
         flown.height_error, flown.yaw_error = np.mean(errors, axis=0).tolist()
     return flown
@@ -155,14 +156,18 @@ def step(models: Models, case: Case, guard: Pilot, observation: Any) -> tuple[An
     return composed.action, composed.source
 
 
-def count(flown: Flown, observation: Any, acted: int, info: dict[str, Any]) -> None:
+def lies(observation: Any) -> bool:
+    low = pose_of(observation).height < quadruped_names.LYING_HEIGHT + 0.02
+    return low and tilt_of(observation) < 0.1
+
+
+def count(flown: Flown, acted: int, lay: bool, info: dict[str, Any]) -> None:
     fell = info["cost"] > 0
     flown.violations += fell
     flown.successes += bool(info["success"])
     flown.interventions += acted
     flown.rescued += bool(acted) and not fell
-    low = pose_of(observation).height < quadruped_names.LYING_HEIGHT + 0.02
-    flown.lying += bool(acted) and low and tilt_of(observation) < 0.1
+    flown.lying += lay and not fell
 
 
 def main() -> None:
