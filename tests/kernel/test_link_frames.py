@@ -169,6 +169,18 @@ def test_garbage_is_refused_and_never_raises(frame: bytes) -> None:
     refuses(frame)
 
 
+@given(st.sampled_from(Kind), st.data())
+def test_fields_of_another_type_or_number_are_refused(kind: Kind, data: Any) -> None:
+    fields = [data.draw(_VALUES[wanted]) for wanted in FIELDS[kind]]
+    assert refuses(pack(kind, 1, *fields, 5))
+    if fields:
+        assert refuses(pack(kind, 1, *fields[:-1]))
+        at = data.draw(st.integers(0, len(fields) - 1))
+        other = data.draw(st.sampled_from([t for t in _VALUES if t is not FIELDS[kind][at]]))
+        fields[at] = data.draw(_VALUES[other])
+        assert refuses(pack(kind, 1, *fields))
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),

@@ -144,6 +144,25 @@ def test_a_stream_that_nobody_takes_drops_the_oldest_and_both_ends_count() -> No
     assert incoming.lost == 15
 
 
+def test_of_a_stream_only_what_was_sent_can_be_acknowledged() -> None:
+    out, wire = StreamOut("transition"), Wire()
+    for number in range(200):
+        out.put(b"%d" % number)
+    out.pump(wire.send)
+    assert len(wire.flying) == STREAM_WINDOW
+    out.acknowledge(199)
+    out.acknowledge(-5)
+    assert (out.taken, out.waiting) == (0, 200)
+    out.acknowledge(STREAM_WINDOW)
+    assert (out.taken, out.waiting) == (STREAM_WINDOW, 200 - STREAM_WINDOW)
+
+
+def test_what_comes_twice_is_taken_once() -> None:
+    incoming = StreamIn()
+    assert [incoming.take(number) for number in (4, 5, 5, 3, 6)] == [True, True, False, False, True]
+    assert incoming.lost == 0
+
+
 def test_of_a_stream_so_much_is_under_way_and_one_large_message_still_goes() -> None:
     out, wire = StreamOut("episode"), Wire()
     for size in (2 << 20, 600_000, 300_000, 300_000):
@@ -263,6 +282,28 @@ def test_a_stream_through_the_same_line_comes_whole() -> None:
     network.run(30_000 * MS)
     stamps = [int(frame[:20]) for frame in network.stream]
     assert stamps == [number * 20 * MS for number in range(300)]
+
+
+def test_what_was_taken_is_acknowledged_once_with_a_value_or_after_a_while() -> None:
+    said: list[tuple[Any, ...]] = []
+    now = [0]
+    traffic = Traffic(
+        {"proposal": MS}, (), ["observation"], (),
+        lambda *words: bool(said.append(words)) or True, 5 * MS, lambda: now[0],
+    )  # fmt: skip
+    traffic.take(Kind.LATEST, ["observation", 1, b"x", {}], {})
+    traffic.put("proposal", b"answer", True)
+    traffic.pump(0)
+    assert said == [(Kind.LATEST, "proposal", 1, b"answer", {"observation": 1})]
+    now[0] = 10 * MS
+    traffic.acknowledge(now[0])
+    assert len(said) == 1 and traffic.due_ns(99) == 99
+    traffic.take(Kind.LATEST, ["observation", 2, b"x", {}], {})
+    assert traffic.due_ns(1 << 62) == 15 * MS
+    traffic.acknowledge(14 * MS)
+    assert len(said) == 1, "it may yet go with a value"
+    traffic.acknowledge(15 * MS)
+    assert said[1:] == [(Kind.TAKEN, {"observation": 2})]
 
 
 def test_what_does_not_belong_here_is_counted_and_not_taken() -> None:
