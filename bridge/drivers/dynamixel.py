@@ -6,9 +6,9 @@ the cable is gone. That a process still reads and nobody commands is the bridge'
 
 What stops the arm, by default, holds it: an arm that is let go falls. The e-stop sends the motors
 back to where they were measured last and sets their watchdogs to 20 ms, then nothing until these
-have expired; from then on they take no goal from anybody until `reset`. Three things to know of
-real motors: the 330 models before firmware 52 report an expired watchdog and turn on; in extended
-mode with a homing offset older firmware moves when it expires; and both only a bench test shows.
+have expired; from then on they take no goal from anybody until `reset`. What only a test on the
+bench shows of real motors: 330 models with firmware 51 were seen to report an expired watchdog and
+turn on, and others, in extended mode with a homing offset, to move when it expired.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class DynamixelDriver:
         self._mode: Mode | None = None
         self._stopped = ""  # why; latched
         self._quiet_until_ns = 0
-        self._confirmed = True  # that it stands, since the last e-stop
+        self._told, self._asked, self._seen = 0, 0, 0  # e-stops sent, looked after, seen to work
         self._armed = watchdog_ticks(options)
         self._tolerated_ns = int((self._armed * WATCHDOG_UNIT_S - 0.005) * 1e9)
         ids = [servo.number for servo in self._motors]
@@ -88,7 +88,7 @@ class DynamixelDriver:
         except DriverError:
             self.close()
             raise
-        self._stopped, self._confirmed, self._quiet_until_ns = "", True, 0
+        self._stopped, self._quiet_until_ns, self._seen = "", 0, self._told
         return identity
 
     def calibration(self) -> dict[str, dict[str, int]]:
@@ -155,7 +155,7 @@ class DynamixelDriver:
         if chain.stopped:
             raise DriverError(f"{NAME} was stopped again in the meantime")
         self._rest()
-        self._configured, self._stopped = False, ""
+        self._configured, self._stopped, self._seen = False, "", self._told
 
     def close(self) -> None:
         """Closes the port; the motors go on as they are, guarded by their watchdog."""
@@ -181,8 +181,8 @@ class DynamixelDriver:
         measured = state.read(chain, now_ns, deadline_ns)
         if measured.fresh and self._mode is Mode.POSITION:
             self._stop = wire.sync_write(_GOAL, state.here) + self._trip
-        if self._stopped and not self._confirmed:
-            self._confirm(chain)
+        if self._seen != self._told:
+            self._look_after_stop(chain)
         return measured
 
     def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
@@ -209,17 +209,19 @@ class DynamixelDriver:
             stale = now_ns - self._state.last.received_ns > _STALE_NS
             words = self._trip if stale and self._mode is Mode.POSITION else self._stop
             self._quiet_until_ns = now_ns + _QUIET_NS
-        self._confirmed = False
         # So often that the last one is sent when an answer that is on the wire has ended.
         chain.stop(words * (2 + len(self._motors) * (wire.OVERHEAD + STATE) // len(words)))
-        self._state.health.doubt("torque", "watchdog")
+        self._told += 1
 
-    def _confirm(self, chain: Chain) -> None:
-        """Looks whether the motors did what the e-stop asked for; if not, it is sent again."""
-        stands = self._state.health.stands
-        if stands is not None:
-            self._confirmed = stands
-        if stands is False:
+    def _look_after_stop(self, chain: Chain) -> None:
+        """Asks whether the motors did what the e-stop told them; if not, it is sent again."""
+        health, told = self._state.health, self._told
+        if self._asked != told:
+            self._asked = told
+            health.doubt("torque", "watchdog")
+        elif health.stands:
+            self._seen = told
+        elif health.stands is False:
             self._shout(chain)
 
     # Whether it may.

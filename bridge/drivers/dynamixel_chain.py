@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PATIENCE_NS = 50_000_000  # for the answer of one motor
 _SILENCE_S = 0.04
 _TRIES = 6
+_STOPPED = "the chain was stopped: reset it first"
 _COUNTERS = ("damaged", "late", "foreign", "missed", "refused")
 
 
@@ -98,7 +99,7 @@ class Chain:
             self._send(call, *args)
         if self._last_words:
             self._shout(self._last_words)
-            raise DriverError("the chain was stopped: reset it first")
+            raise DriverError(_STOPPED)
 
     # All at once.
 
@@ -188,6 +189,8 @@ class Chain:
     ) -> bytes:
         """The data with which one motor answers, asked again if need be."""
         for _ in range(_TRIES):
+            if self._last_words:  # silence is what lets the motors' watchdogs expire
+                raise DriverError(_STOPPED)
             self._forget()
             self.answers, self._size, self._refusal = {}, size, 0
             send(*args)

@@ -68,7 +68,7 @@ class State:
                 break
             fresh |= self._harvest(chain, min(deadline_ns, chain.asked_ns + self._answer_ns))
             now_ns = monotonic_ns()
-            waits = deadline_ns > now_ns
+            waits = deadline_ns > now_ns and not chain.stopped  # in silence their watchdogs expire
         if not self._question and (question := self._due(chain, now_ns)):
             self._ask(chain, question)
         if not fresh:
