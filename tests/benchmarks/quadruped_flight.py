@@ -1,6 +1,6 @@
 """Flies the quadruped on its simulated DDS robot, pushed and with a bad policy, and draws it.
 
-    python -m tests.benchmarks.quadruped_flight --out runs/quadruped
+    python tests/benchmarks/quadruped_flight.py --out runs/quadruped
 
 Both flights are `safetypilot launch quadruped plant=bridge driver=unitree`, at 500 Hz in real time;
 OUT/quadruped.png is made of what they recorded. `--draw` draws again without flying.
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ TITLES = {
     "bad-policy": "A policy that leans until it falls",
 }
 SOURCES = ("task policy", "recovery", "tail of a plan", "failsafe")
-FRAMES, FRAME = 6, (240, 200)  # how many, and their width and height in pixels
+FRAMES, FRAME = 6, (216, 400)  # how many, and their width and height in pixels
 EVERY = 10  # observations per point: 50 a second
 
 
@@ -146,7 +147,7 @@ def draw(path: Path, flights: dict[str, Seen], out: Path) -> None:
         for panel in panels[1:]:
             shade(panel, seen)
             for push in pushes:
-                panel.axvline(push["at_s"] - start, color="#222222", linestyle=":")
+                panel.axvline(push["at_s"] - start, color="#D55E00", linestyle=":")
         panels[-1].set_xlabel("s, of the robot")
     legend(figure)
     figure.savefig(path, dpi=110)
@@ -172,12 +173,10 @@ def curves(panels: Any, seen: Seen) -> None:
 def shade(panel: Any, seen: Seen) -> None:
     """Who was in control, as the colour behind."""
     time = np.append(seen.time_s, seen.time_s[-1]) - seen.time_s[0]
-    for source, colour in enumerate(COLOURS):
-        mine = np.append(seen.source == source, False)
-        panel.fill_between(
-            time, 0, 1, where=mine, color=colour, alpha=0.25, linewidth=0, step="post",
-            transform=panel.get_xaxis_transform(),
-        )  # fmt: skip
+    changes = np.flatnonzero(np.diff(seen.source, prepend=-1, append=-1))
+    for first, after in pairwise(changes):
+        colour = COLOURS[seen.source[first]]
+        panel.axvspan(time[first], time[after], color=colour, alpha=0.25, linewidth=0)
 
 
 def strip(panel: Any, seen: Seen) -> None:
@@ -185,6 +184,9 @@ def strip(panel: Any, seen: Seen) -> None:
     time = seen.time_s - seen.time_s[0]
     width = time[-1] / FRAMES
     model = load_model()
+    model.vis.headlight.ambient[:] = 0.5
+    model.vis.headlight.diffuse[:] = 0.5
+    model.geom("floor").rgba[:] = 0.93, 0.93, 0.91, 1.0
     with mujoco.Renderer(model, FRAME[1], FRAME[0]) as renderer:
         for number in range(FRAMES):
             at = int(np.searchsorted(time, (number + 0.5) * width))
@@ -208,8 +210,8 @@ def picture(renderer: Any, model: Any, observation: Any) -> Any:
     data.qpos[2] = max(pose.height + quadruped_names.FOOT_RADIUS - lowest, 0.057)
     mujoco.mj_forward(model, data)
     camera = mujoco.MjvCamera()
-    camera.lookat[:] = 0.0, 0.0, 0.17
-    camera.distance, camera.azimuth, camera.elevation = 1.2, 150.0, -12.0
+    camera.lookat[:] = 0.0, 0.0, 0.15
+    camera.distance, camera.azimuth, camera.elevation = 1.35, 160.0, -24.0
     renderer.update_scene(data, camera)
     return renderer.render()
 

@@ -1,7 +1,7 @@
 """Makes the quadruped's models: three clones of scripted controllers, and a critic of falls.
 
-    python -m tests.benchmarks.quadruped_models --out models/zoo/quadruped
-    python -m tests.benchmarks.quadruped_models --out models/zoo/quadruped --evaluate-only
+    python tests/benchmarks/quadruped_models.py --out models/zoo/quadruped
+    python tests/benchmarks/quadruped_models.py --out models/zoo/quadruped --evaluate-only
 
 `trained` stands and holds, `novice` leans until it falls, `liedown` recovers. Each learned from a
 controller of envs/quadruped_expert.py in the states that it meets itself (DAgger, arXiv 1011.0686).
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from quadruped_rates import CASES, Flown, Models, fly
 
 from safetypilot.envs import quadruped_data, quadruped_expert, registry
 from safetypilot.envs.data import Policy
@@ -31,7 +32,6 @@ from safetypilot.models.contract import Contract
 from safetypilot.policies.learn import catalogue, manifest
 from safetypilot.policies.learn.learner import Learner
 from safetypilot.policies.learn.optimiser import Adam
-from tests.benchmarks.quadruped_rates import CASES, Flown, Models, fly
 
 ENV = "quadruped"
 SETTINGS = {
@@ -129,7 +129,7 @@ def contract(interface: Any, name: str, seed: int) -> Contract:
     )
 
 
-COMMAND = "python -m tests.benchmarks.quadruped_models"
+COMMAND = "python tests/benchmarks/quadruped_models.py"
 
 
 def clone(actor: Any, name: str, generator: np.random.Generator) -> None:

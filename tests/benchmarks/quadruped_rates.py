@@ -1,6 +1,6 @@
 """Flies the quadruped's models in the simulator as the graph would, at 50 Hz, and counts.
 
-python -m tests.benchmarks.quadruped_rates --models models/zoo/quadruped --episodes 50
+python tests/benchmarks/quadruped_rates.py --models models/zoo/quadruped --episodes 50
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from safetypilot.envs import quadruped_names, registry
 from safetypilot.envs.quadruped import Quadruped
 from safetypilot.envs.quadruped_body import pose_of, tilt_of
 from safetypilot.models import runtime
+from safetypilot.policies import shield
 from safetypilot.policies.learn.config import Config
-from safetypilot.policies.learn.flight import Pilot, PolicyRecovery
+from safetypilot.policies.learn.flight import Pilot
 from safetypilot.policies.learn.seeds import start_seed
 from safetypilot.policies.shield import Source
 
@@ -101,23 +102,42 @@ class Flown:
         return found
 
 
-def pilot(models: Models, shielded: bool, eps: float = EPS) -> Pilot:
-    """The shield as the launch file sets it, at the rate of the policies."""
-    interface: Any = SimpleNamespace(**registry.describe("quadruped"))
-    recovery = PolicyRecovery(lambda row: models.recovery.run(observation=row[None])["action"][0])
-    made = Pilot(Config(eps=eps), interface, recovery if shielded else None)
-    made.rules = replace(
-        made.rules,
-        failsafe=tuple(quadruped_names.FAILSAFE),
-        dwell_steps=round(DWELL_S * quadruped_names.RATE_HZ),
-    )
-    return made
+class Guard(Pilot):
+    """The shield as the launch file sets it, at the rate of the policies; it always has a plan."""
+
+    def __init__(self, models: Models, shielded: bool, eps: float = EPS) -> None:
+        interface: Any = SimpleNamespace(**registry.describe("quadruped"))
+        super().__init__(Config(eps=eps), interface, None)
+        self._models = models
+        self.rules = replace(
+            self.rules,
+            shield=shielded,
+            failsafe=tuple(quadruped_names.FAILSAFE),
+            dwell_steps=round(DWELL_S * quadruped_names.RATE_HZ),
+        )
+
+    def choose(self, observation: Any, proposed: Any) -> tuple[Any, Source]:
+        """What flies, and who decided it."""
+        seq, now_ns = self.seq, self.seq * 20_000_000
+        rows = {"observation": observation[None], "action": proposed[None]}
+        risk = float(self._models.critic.run(**rows)["risk"][0])
+        plan = self._models.recovery.run(observation=observation[None])["action"]
+        inputs = shield.Inputs(
+            shield.Observation(seq, now_ns, self.step),
+            shield.Proposal(seq, now_ns, seq, proposed),
+            shield.Risk(seq, now_ns, seq, risk),
+            shield.Recovery(seq, now_ns, plan, float("nan")),
+        )
+        self.state, decision = shield.decide(self.state, inputs, now_ns, self.rules)
+        self.seq += 1
+        self.step += 1
+        return decision.action, decision.source
 
 
 def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) -> Flown:
     """Some episodes, each from another start."""
     env, flown = Quadruped(), Flown(episodes)
-    guard = pilot(models, case.shielded, eps)
+    guard = Guard(models, case.shielded, eps)
     errors: list[tuple[float, float]] = []
     for number in range(episodes):
         options = {"push": case.push} if case.push else {}
@@ -125,7 +145,8 @@ def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) 
         guard.start_episode()
         acted, since, lay, info = 0, 0, False, {"cost": 0.0, "success": False}
         for _ in range(quadruped_names.EPISODE_STEPS):
-            action, source = step(models, case, guard, observation)
+            proposed = models.policies[case.policy].run(observation=observation[None])["action"][0]
+            action, source = guard.choose(observation, proposed)
             acted += source is not Source.TASK
             following, reward, terminated, _, info = env.step(action)
             same = np.array_equal(following[-2:], observation[-2:]) and source is Source.TASK
@@ -143,17 +164,6 @@ def fly(models: Models, case: Case, episodes: int, seed: int, eps: float = EPS) 
     if errors:
         flown.height_error, flown.yaw_error = np.mean(errors, axis=0).tolist()
     return flown
-
-
-def step(models: Models, case: Case, guard: Pilot, observation: Any) -> tuple[Any, Source]:
-    """What flies, and who decided it."""
-    proposed = models.policies[case.policy].run(observation=observation[None])["action"][0]
-    risk = float("nan")
-    if case.shielded:
-        rows = {"observation": observation[None], "action": proposed[None]}
-        risk = float(models.critic.run(**rows)["risk"][0])
-    composed = guard.compose(observation, proposed, risk)
-    return composed.action, composed.source
 
 
 def lies(observation: Any) -> bool:
