@@ -2,10 +2,11 @@
 
     python -P -m safetypilot.bridge.devices.quadruped --domain 1 --events events.jsonl
 
-It takes `rt/lowcmd` and sends `rt/lowstate` and `rt/sportmodestate` (its ground truth). What it
-obeys, and when it damps by itself, is in quadruped_guard.py; the modes of its motors are 1 while it
-obeys, and 0 while it damps. All else is refused, and counted by cause. It is heard on loopback
-unless an interface is named.
+It takes `rt/lowcmd`, and `rt/simulation/place`, which puts it somewhere at rest. It sends
+`rt/lowstate` and `rt/sportmodestate` (its ground truth). What it obeys, and when it damps by
+itself, is in quadruped_guard.py; the modes of its motors are 1 while it obeys, and 0 while it
+damps. All else is refused, and counted by cause. It is heard on loopback unless an interface is
+named.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from safetypilot.bridge.protocols.unitree import (
     COMMAND_TOPIC,
     GO,
     IDLE,
+    PLACE_TOPIC,
     SERVO,
     SPORT_TOPIC,
     STATE_TOPIC,
@@ -47,14 +49,17 @@ from safetypilot.bridge.protocols.unitree import (
     State,
     States,
     make_remote,
+    unpack_place,
 )
+from safetypilot.bridge.protocols.unitree_image import Corrupted
 from safetypilot.bridge.protocols.unitree_robots import GO2
-from safetypilot.bridge.protocols.unitree_types import SPORT_MODE_STATE
+from safetypilot.bridge.protocols.unitree_types import PLACE, SPORT_MODE_STATE
 
 TIMEOUT_S, DAMPING = 0.05, GO2.damping
 _HOLD_KP, _HOLD_KD = 60.0, 3.0  # of a robot that stands by itself before anybody commands it
 _DEPTH = 16  # commands between two looks; of more, the oldest are lost
 _SPORT_EVERY, _LISTENERS_EVERY = 5, 50  # steps
+_SLACK = 0.01  # rad, that a joint may be beyond its end
 _VERSION = (1, 0)
 
 
@@ -84,6 +89,8 @@ class Device:
         self._steps = 0
         self._patience_ns = int(options.end_after * 1e9) if options.end_after else 0
         self._reader = bus.reader(COMMAND_TOPIC, GO.command, depth=_DEPTH)
+        self._places = bus.reader(PLACE_TOPIC, PLACE)
+        self._placed = 0
         self._writer = bus.writer(STATE_TOPIC, GO.state)
         self._sport_writer = bus.writer(SPORT_TOPIC, SPORT_MODE_STATE)
         if options.start == "standing":
@@ -102,6 +109,8 @@ class Device:
                     return
             for data, writer in self._reader.take():
                 self._take(data, writer)
+            for data, _ in self._places.take():
+                self._place(data)
             now_ns = monotonic_ns()
             if self._guard.watch(now_ns):
                 self._world.damp(DAMPING)
@@ -122,6 +131,21 @@ class Device:
             self._world.obey(self._guard.take(data, writer, monotonic_ns()))
         except Refused as refused:
             self._log.refuse(str(refused))
+
+    def _place(self, data: bytes) -> None:
+        try:
+            place = unpack_place(data)
+        except Corrupted as corrupted:
+            self._log.refuse(f"place {corrupted.cause}")
+            return
+        rows = zip(GO2.joints, place.position, strict=True)
+        if not all(joint.low - _SLACK <= q <= joint.high + _SLACK for joint, q in rows):
+            self._log.refuse("place range")
+        elif place.number != self._placed:
+            self._placed = place.number
+            self._world.place(place.position)
+            self._world.damp(DAMPING)
+            self._log("placed", number=place.number)
 
     def _step(self) -> None:
         reached = self._world.step()
@@ -155,6 +179,7 @@ class Device:
             look.feet,
             self._remote(),
             0,
+            self._placed,
         )
 
     def _remote(self) -> bytes:

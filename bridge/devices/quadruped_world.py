@@ -20,6 +20,7 @@ TIMESTEP_S = 0.002
 # Of the trunk, m and rad: above which height and below which tilt it stands; below which height it
 # is down; above which tilt it has fallen.
 _UP, _TILT, _DOWN, _FALLEN = 0.2, 0.5, 0.12, 1.0
+_JUDGED_EVERY = 5  # steps
 _STOOD_S, _SUDDEN_S = 0.25, 0.5  # so long it has to stand; down so soon after that, it fell
 
 
@@ -56,12 +57,12 @@ class World:
         self._velocities = np.array([model.joint(name).dofadr[0] for name in joints])
         drives = {int(model.actuator_trnid[each, 0]): each for each in range(model.nu)}
         self._motors = np.array([drives[model.joint(name).id] for name in joints])
-        self._limits = model.actuator_ctrlrange[self._motors, 1].copy()
         self._trunk = model.body("trunk").id
         self._imu = [_place(model, name) for name in ("orientation", "gyroscope", "accelerometer")]
         self._feet = [_place(model, leg).start for leg in ("FR", "FL", "RR", "RL")]
         mujoco.mj_resetDataKeyframe(model, data, model.key(start).id)
         mujoco.mj_forward(model, data)
+        self._steps, self._time_s = 0, 0.0
         self._stood_s, self._up_at_s = 0.0, -inf
         self.posture = "lying"
         self.damp(0.0)
@@ -92,27 +93,57 @@ class World:
         data = self._data
         effort = self._offset - self._kp * data.qpos[self._positions]
         effort -= self._kd * data.qvel[self._velocities]
-        data.ctrl[self._motors] = np.clip(effort, -self._limits, self._limits)
-        data.xfrc_applied[:] = 0.0
-        for push, body in self._pushes:
-            if push.lasts(data.time):
-                data.xfrc_applied[body, :3] += push.force
+        data.ctrl[self._motors] = effort  # the model cuts it to what its motors can
+        if self._pushes:
+            self._push()
         mujoco.mj_step(self._model, data)
-        return self._judge()
+        self._time_s += TIMESTEP_S
+        self._steps += 1
+        return "" if self._steps % _JUDGED_EVERY else self._judge()
+
+    def _push(self) -> None:
+        force = self._data.xfrc_applied
+        force[:] = 0.0
+        for push, body in self._pushes:
+            if push.lasts(self._time_s):
+                force[body, :3] += push.force
+
+    def place(self, position: Vector) -> None:
+        """At rest there, level, with its lowest part on the ground."""
+        data = self._data
+        mujoco.mj_resetDataKeyframe(self._model, data, self._model.key("lying").id)
+        data.qpos[self._positions] = position
+        mujoco.mj_kinematics(self._model, data)
+        data.qpos[2] -= self._lowest()
+        mujoco.mj_forward(self._model, data)
+        self._stood_s, self._up_at_s = 0.0, -inf
+        self.posture = "lying"
+
+    def _lowest(self) -> float:
+        """Height of what is lowest, m."""
+        lowest = inf
+        for geom in np.flatnonzero(self._model.geom_contype):
+            _, _, reach = np.abs(self._data.geom_xmat[geom].reshape(3, 3))
+            size = self._model.geom_size[geom]
+            extent = float(reach @ size)
+            if self._model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_BOX:  # a sphere or capsule
+                extent = float(size[0] + reach[2] * size[1])
+            lowest = min(lowest, float(self._data.geom_xpos[geom, 2]) - extent)
+        return lowest
 
     def _judge(self) -> str:
         """Whether it stands, lies or has fallen."""
         data = self._data
         tilt = acos(max(-1.0, min(1.0, data.xmat[self._trunk, 8])))
         up = data.xpos[self._trunk, 2] >= _UP and tilt < _TILT
-        self._stood_s = self._stood_s + TIMESTEP_S if up else 0.0
-        self._up_at_s = data.time if up else self._up_at_s
+        self._stood_s = self._stood_s + _JUDGED_EVERY * TIMESTEP_S if up else 0.0
+        self._up_at_s = self._time_s if up else self._up_at_s
         if self.posture != "standing":
             return self._become("standing") if self._stood_s > _STOOD_S else ""
         if tilt > _FALLEN:
             return self._become("fell")
         if data.xpos[self._trunk, 2] < _DOWN or self._trunk_touches():
-            return self._become("fell" if data.time - self._up_at_s < _SUDDEN_S else "lying")
+            return self._become("fell" if self._time_s - self._up_at_s < _SUDDEN_S else "lying")
         return ""
 
     def _become(self, posture: str) -> str:
@@ -135,7 +166,7 @@ class World:
         return Look(
             tuple(data.qpos[self._positions].tolist()),
             tuple(data.qvel[self._velocities].tolist()),
-            tuple(data.ctrl[self._motors].tolist()),
+            tuple(data.actuator_force[self._motors].tolist()),
             orientation,
             gyroscope,
             accelerometer,

@@ -10,15 +10,17 @@ of its motors is 0 then. Commands count again after one with mode 1 and without 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from math import inf
 from time import monotonic_ns, sleep
 from typing import Any, ClassVar
 
 from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint, Vector
-from safetypilot.bridge.drivers.child import END_AFTER_S, Child
-from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe
+from safetypilot.bridge.drivers.child import Child
+from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe, device_arguments
+from safetypilot.bridge.drivers.unitree_place import Placer
+from safetypilot.bridge.drivers.unitree_ramp import as_pd, damped
 from safetypilot.bridge.drivers.unitree_reading import Reading
 from safetypilot.bridge.drivers.vetting import vet
 from safetypilot.bridge.protocols.unitree import SERVO
@@ -26,12 +28,13 @@ from safetypilot.bridge.protocols.unitree_link import Link
 from safetypilot.bridge.protocols.unitree_robots import ROBOTS
 
 _MS = 1_000_000
-_FRESH_NS, _SILENCE_NS = 500 * _MS, 2000 * _MS  # until it is worth a complaint; until it is gone
-_TAKEN_NS, _LISTEN_NS = 1000 * _MS, 50 * _MS  # for taking over; during which others may speak
+_FRESH_NS, _SILENCE_NS = 1000 * _MS, 2000 * _MS  # until it is worth a complaint; until it is gone
+_TAKEN_NS, _LISTEN_NS = 3000 * _MS, 50 * _MS  # for taking over; during which others may speak
 _SETTLE_NS = 200 * _MS
-_TOLERANCE_NS = 500 * _MS  # of what is seen of a watchdog, on a busy host
+_TOLERANCE_NS = 2000 * _MS  # of what is seen of a watchdog, on a busy host
 _RELEASE_NS = 10_000 * _MS
-_AT_REST = 1.0  # rad/s
+_REST_NS = 8000 * _MS  # for coming to rest, damped
+_AT_REST = 0.3  # rad/s
 _FOLDED = -2.0  # rad, of the knees of a robot that lies
 
 
@@ -59,6 +62,9 @@ class UnitreeDriver:
         self._measured: Measurement | None = None
         self._reading = Reading(robot)
         self._child: Child | None = None
+        self._placer = Placer(self._link, self._count)
+        if options.simulated:
+            self.place = self._place
 
     # Before it moves.
 
@@ -67,8 +73,7 @@ class UnitreeDriver:
         options = self._options
         self._commands = options.simulated
         if options.device is not None:
-            arguments = ("--domain", str(options.domain), "--end-after", str(END_AFTER_S))
-            self._child = Child("quadruped", (*arguments, *shlex.split(options.device)))
+            self._child = Child("quadruped", device_arguments(options))
         identity = self._link.open(options.domain, options.interface, int(options.connect_s * 1e9))
         self._damping = self._pack(self._damped)  # hg: now it names the machine
         self._measured = self._measure()
@@ -143,6 +148,11 @@ class UnitreeDriver:
             f"{SERVO}; does somebody else command it?"
         )
 
+    def _place(self, position: Vector) -> None:
+        self._check_stopped()
+        self._placer.place(position, self._damping if self._mode else b"")
+        self._sent = self._damped
+
     def _check_lying(self) -> None:
         folded = [
             q for joint, q in zip(self._robot.joints, self._link.newest.position, strict=True)
@@ -197,18 +207,23 @@ class UnitreeDriver:
 
     def deactivate(self) -> None:
         """From what was commanded to damping, over time; then as the options say."""
-        first, self._mode = _as_pd(self._sent, self._zeros), None
+        first, self._mode = as_pd(self._sent, self._zeros), None
         ramp_ns = int(self._options.ramp_s * 1e9)
-        begun_ns = monotonic_ns()
-        for now_ns in self._ticks(ramp_ns + _SETTLE_NS):
-            share = min(1.0, (now_ns - begun_ns) / ramp_ns) if ramp_ns else 1.0
-            self._send(_damped(first, share, self._robot.damping))
-            self._receive(0)
-        speed = max(map(abs, self._link.newest.velocity))
-        if self._link.silent_ns > _FRESH_NS or speed > _AT_REST:
+        begun_ns = moved_ns = monotonic_ns()
+        speed = inf
+        for now_ns in self._ticks(ramp_ns + _REST_NS):
+            share = (now_ns - begun_ns) / ramp_ns if now_ns - begun_ns < ramp_ns else 1.0
+            self._send(damped(first, share, self._robot.damping))
+            if self._receive(0):
+                speed = max(map(abs, self._link.newest.velocity))
+            if share < 1.0 or speed > _AT_REST or self._link.silent_ns > _SETTLE_NS:
+                moved_ns = now_ns
+            elif now_ns - moved_ns > _SETTLE_NS:
+                break
+        else:
             raise DriverError(
-                f"the robot did not come to rest: {speed:.1f} rad/s, last heard of "
-                f"{self._link.silent_ns / 1e9:.2f} s ago"
+                f"the robot did not come to rest, but still moves with {speed:.1f} rad/s; last "
+                f"heard of {self._link.silent_ns / 1e9:.2f} s ago"
             )
         if self._options.rest == "off":
             off = self._damped._replace(kd=self._zeros)
@@ -243,6 +258,7 @@ class UnitreeDriver:
             with suppress(DriverError):
                 self._damp()
         self._measured = None
+        self._placer.forget()
         self._link.close()
         if self._child is not None:
             self._child.end()
@@ -277,20 +293,3 @@ class UnitreeDriver:
 
     def _measure(self) -> Measurement:
         return self._reading.measure(self._link, self._modes if self._mode else None)
-
-
-def _as_pd(setpoint: Setpoint, zeros: Vector) -> Setpoint:
-    if setpoint.mode is Mode.PD:
-        return setpoint
-    return Setpoint(Mode.PD, zeros, zeros, setpoint.effort, zeros, zeros)
-
-
-def _damped(first: Setpoint, share: float, damping: float) -> Setpoint:
-    """A setpoint on the way to damping."""
-    left = 1.0 - share
-    return first._replace(
-        velocity=tuple([left * number for number in first.velocity]),
-        effort=tuple([left * number for number in first.effort]),
-        kp=tuple([left * number for number in first.kp]),
-        kd=tuple([left * number + share * damping for number in first.kd]),
-    )

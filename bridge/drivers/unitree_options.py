@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from math import isfinite
 
 from safetypilot.bridge.contract import Description, DriverError, Failsafe, Mode
+from safetypilot.bridge.drivers.child import END_AFTER_S
 from safetypilot.bridge.protocols.unitree import GO
 from safetypilot.bridge.protocols.unitree_robots import ROBOTS
 
@@ -93,3 +95,17 @@ def describe(options: UnitreeOptions) -> Description:
         time_factor=options.time_factor,
         simulated=options.simulated,
     )
+
+
+def device_arguments(options: UnitreeOptions) -> list[str]:
+    """The command line of a simulated robot that is as the options say."""
+    told = {
+        "--domain": options.domain,
+        "--end-after": END_AFTER_S,
+        "--time-factor": options.time_factor,
+        "--rate": options.rate_hz / options.time_factor,
+    }
+    if options.watchdog_s:
+        told["--timeout"] = options.watchdog_s
+    words = [word for name, value in told.items() for word in (name, str(value))]
+    return [*words, *shlex.split(options.device or "")]

@@ -24,6 +24,7 @@ from safetypilot.bridge.protocols import dds_network
 
 HEADER = b"\x00\x01\x00\x00"  # CDR version 1, little-endian
 _ANY = 0x7F  # of all sample, view and instance states
+_ERRORS = 3  # are printed; no warning for each packet of garbage, which fills disks and pipes
 _POLL_S = 0.0002  # a sleep, unlike Cyclone's own waiting, lets signal handlers run
 
 
@@ -99,6 +100,7 @@ class Bus:
         domains = _import("cyclonedds.domain")
         config = dds_network.configuration(interface)
         self._entities.append(self._make(domains.Domain, domain, config))
+        _import("cyclonedds.internal").DDS._dll_handle.dds_set_log_mask(_ERRORS)
         try:
             dds_network.confine(domain, interface)
             self._participant = self._make(domains.DomainParticipant, domain)

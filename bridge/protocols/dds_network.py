@@ -28,7 +28,6 @@ _ON_LOOPBACK = """
     <SPDPInterval>1s</SPDPInterval>
     <LeaseDuration>3s</LeaseDuration>
   </Discovery>
-  <Tracing><Verbosity>severe</Verbosity><OutputFile>stderr</OutputFile></Tracing>
 </Domain></CycloneDDS>
 """
 _ON_INTERFACE = """
@@ -37,7 +36,6 @@ _ON_INTERFACE = """
     <Interfaces><NetworkInterface name="{}" multicast="default"/></Interfaces>
   </General>
   <Discovery><ParticipantIndex>auto</ParticipantIndex></Discovery>
-  <Tracing><Verbosity>severe</Verbosity><OutputFile>stderr</OutputFile></Tracing>
 </Domain></CycloneDDS>
 """
 

@@ -12,19 +12,20 @@ from typing import NamedTuple
 
 from safetypilot.bridge.contract import Vector
 from safetypilot.bridge.protocols import unitree_types as types
-from safetypilot.bridge.protocols.dds import Struct
+from safetypilot.bridge.protocols.dds import HEADER, Struct
 from safetypilot.bridge.protocols.unitree_crc import checksum
 from safetypilot.bridge.protocols.unitree_image import Corrupted, Image
 
 COMMAND_TOPIC, STATE_TOPIC = "rt/lowcmd", "rt/lowstate"
 SPORT_TOPIC = "rt/sportmodestate"
+PLACE_TOPIC = "rt/simulation/place"  # of our simulated robot only
 SERVO, IDLE = 1, 0  # modes of a motor: it does what it is told, or damps by itself
 NO_POSITION, NO_VELOCITY = 2.146e9, 16000.0  # go family: this term is not wanted
 LOW_LEVEL = b"\xfe\xef\xff"  # go family: what commands begin with
 BUTTONS = ("R1", "L1", "start", "select", "R2", "L2", "", "", "A", "B", "X", "Y", "up", "right",
            "down", "left")  # fmt: skip
 _WORD, _PAIR, _FIVE, _FEET, _IMU = map(Layout, ("<I", "<2I", "<5f", "<4h", "<13f"))
-_MOTOR = Layout("<B3x4f")
+_MOTOR, _PLACE = Layout("<B3x4f"), Layout("<I12f")
 # lx, rx, ry, a word that nobody explains, ly.
 _STICKS = Layout("<3f4xf")
 
@@ -70,6 +71,7 @@ class State(NamedTuple):
         orientation: w, x, y, z.
         foot_force: go: of the four feet, raw; hg: empty.
         machine: hg: what commands have to repeat.
+        placed: go: a word that robots leave 0; our simulated one repeats what it was placed by.
     """
 
     tick_ms: int
@@ -85,6 +87,7 @@ class State(NamedTuple):
     foot_force: Vector
     remote: bytes
     machine: int
+    placed: int = 0
 
 
 class Commands:
@@ -166,7 +169,7 @@ class States:
         row = f"B3x2f4xf{stride - 20}x" if self._go else "B3x2f4xf16xI16x"
         self._rows = Layout(f"<{at['motor_state']}x" + row * joints)
         self._motors = [at["motor_state"] + stride * joint for joint in range(joints)]
-        self._imu, self._tick = at["imu_state"], at["tick"]
+        self._imu, self._tick, self._placed = at["imu_state"], at["tick"], at["reserve"]
         self._remote = slice(at["wireless_remote"], at["wireless_remote"] + 40)
         self._feet, self._machine = at.get("foot_force", 0), at.get("mode_machine", 0)
         self._image = bytearray(self.shape.size)
@@ -197,6 +200,7 @@ class States:
             tuple(map(float, _FEET.unpack_from(image, self._feet))) if self._go else (),
             image[self._remote],
             0 if self._go else image[self._machine],
+            _WORD.unpack_from(image, self._placed)[0] if self._go else 0,
         )
 
     def identity(self, sample: bytes) -> tuple[str, str]:
@@ -229,12 +233,37 @@ class States:
         )
         if self._go:
             _FEET.pack_into(image, self._feet, *map(int, state.foot_force))
+            _WORD.pack_into(image, self._placed, state.placed)
         else:
             image[self._machine] = state.machine
         _WORD.pack_into(image, self._tick, state.tick_ms & 0xFFFFFFFF)
         image[self._remote] = state.remote
         _WORD.pack_into(image, self.shape.size - 4, checksum(image))
         return self.shape.to_cdr(image)
+
+
+class Place(NamedTuple):
+    """Where a simulated quadruped is to be, at rest; its states tell the number once it is."""
+
+    number: int
+    position: Vector
+
+
+def pack_place(place: Place) -> bytes:
+    """As a sample."""
+    return HEADER + _PLACE.pack(place.number, *place.position)
+
+
+def unpack_place(sample: bytes) -> Place:
+    """From a sample.
+
+    Raises:
+        Corrupted: it is none.
+    """
+    if sample[:2] != HEADER[:2] or len(sample) != len(HEADER) + _PLACE.size:
+        raise Corrupted("length")
+    number, *position = _PLACE.unpack_from(sample, len(HEADER))
+    return Place(number, tuple(position))
 
 
 class Remote(NamedTuple):

@@ -12,8 +12,15 @@ from time import monotonic_ns
 
 from safetypilot.bridge.contract import DriverError
 from safetypilot.bridge.protocols import unitree_types as types
-from safetypilot.bridge.protocols.dds import Bus, Sample
-from safetypilot.bridge.protocols.unitree import COMMAND_TOPIC, STATE_TOPIC, Commands, State, States
+from safetypilot.bridge.protocols.dds import Bus, Sample, Writer
+from safetypilot.bridge.protocols.unitree import (
+    COMMAND_TOPIC,
+    PLACE_TOPIC,
+    STATE_TOPIC,
+    Commands,
+    State,
+    States,
+)
 from safetypilot.bridge.protocols.unitree_api import REQUEST_TOPIC, RESPONSE_TOPIC, MotionService
 from safetypilot.bridge.protocols.unitree_image import Corrupted
 from safetypilot.bridge.protocols.unitree_robots import Robot
@@ -104,6 +111,10 @@ class Link:
             bus.writer(REQUEST_TOPIC, types.REQUEST),
             bus.reader(RESPONSE_TOPIC, types.RESPONSE, depth=4, reliable=True),
         )
+
+    def placer(self) -> Writer:
+        """Where a simulated robot hears how it is to be placed."""
+        return self._open_bus().writer(PLACE_TOPIC, types.PLACE)
 
     def begin(self, *, anew: bool = False) -> None:
         """Counts from here; anew: who sends next is the robot, which may have been restarted."""

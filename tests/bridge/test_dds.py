@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,26 +286,73 @@ import sys
 from safetypilot.bridge.devices import quadruped
 sys.exit(quadruped.main(sys.argv[1:]))
 """
+# The robot's own motion service: it commands the motors until it is told to let go.
+SERVICE = """
+import json, sys
+from safetypilot.bridge.protocols import unitree_api as api, unitree_types as types
+from safetypilot.bridge.protocols.dds import Bus
+bus = Bus(7, "c1")
+reader = bus.reader(api.REQUEST_TOPIC, types.REQUEST, depth=4)
+writer = bus.writer(api.RESPONSE_TOPIC, types.RESPONSE)
+print("ready", flush=True)
+name = "normal"
+while True:
+    for sample in reader.wait(2**62):
+        request = api.unpack_request(sample.data)
+        if request.api == api.RELEASE_MODE:
+            name = ""
+            print("released", flush=True)
+        data = json.dumps({"form": "0", "name": name})
+        writer.write(api.pack_response(api.Response(request.id, request.api, 0, data)))
+"""
 DRIVER = """
+import sys
+from time import monotonic_ns
 from safetypilot.bridge import registry
-driver = registry.create("unitree", {"domain": 7, "interface": "c1", "connect_s": 20})
+from safetypilot.bridge.contract import DriverError, Mode, Setpoint
+options = {"domain": 7, "interface": "c1", "connect_s": 60, "ramp_s": 0.1}
+driver = registry.create("unitree", options)
 print(driver.connect()["model"], driver.description.simulated, flush=True)
+driver.configure({})
+print(repr(driver.check_watchdog()), flush=True)
+try:
+    driver.activate(Mode.PD)
+except DriverError as error:
+    print(error, flush=True)
+else:
+    zeros = (0.0,) * 12
+    driver.write(Setpoint(Mode.PD, *(zeros,) * 5), monotonic_ns() + 10**9)
+    driver.deactivate()
+    print("active", flush=True)
 driver.close()
 """
 
 
 @needs_root
 @pytest.mark.integration
-def test_a_robot_on_a_cable_is_found(tmp_path: Path) -> None:
-    """As a real one: another host, its own interface, discovery by multicast."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [("lying", "active"), ("standing", "the robot stands, and would fall")],
+)
+def test_a_robot_on_a_cable_is_found_and_taken_over(start: str, said: str) -> None:
+    """As a real one: another host, its own interface, multicast, and its own motion service."""
     networks = Networks()
-    robot = networks.run(networks.b, ROBOT, "--domain", "7", "--interface", "c1")
+    robot = networks.run(networks.b, ROBOT, "--domain", "7", "--interface", "c1", "--start", start)
+    service = networks.run(networks.b, SERVICE)
     try:
         assert robot.stdout is not None
+        assert service.stdout is not None
         assert '"ready": true' in robot.stdout.readline()
+        assert service.stdout.readline() == "ready\n"
         driver = networks.run(networks.a, DRIVER)
-        assert driver.communicate(timeout=60)[0] == "go2 False\n"
+        lines = driver.communicate(timeout=120)[0].splitlines()
+        assert lines[:2] == ["go2 False", "''"]
+        assert lines[2].startswith(said)
+        service.kill()
+        assert service.communicate()[0] == ("released\n" if said == "active" else "")
     finally:
-        robot.kill()
-        robot.communicate()
+        for process in (robot, service):
+            process.kill()
+            process.communicate()
         networks.close()

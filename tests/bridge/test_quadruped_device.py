@@ -19,18 +19,40 @@ import pytest
 
 pytest.importorskip("cyclonedds")
 
-from unitree_rig import PATIENCE_S, STANDING, Commander, Robot, until
+from unitree_rig import LYING, PATIENCE_S, STANDING, TIMEOUT_MS, Commander, Robot, until
 
 from safetypilot.bridge.protocols.unitree import State
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., tuple[Robot, Commander]]
-TIMEOUT_MS = 50
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    robot = Robot(tmp_path_factory.mktemp("robot"))
+    yield robot
+    robot.end()
+
+
+@pytest.fixture
+def robot(running: Robot) -> Robot:
+    """One that lies there, damped; it may have been commanded before."""
+    return running
+
+
+@pytest.fixture
+def me(robot: Robot) -> Iterator[Commander]:
+    """Somebody who may command it."""
+    commander = Commander(robot.domain)
+    commander.place(LYING)
+    robot.since_ns = monotonic_ns()
+    yield commander
+    commander.bus.close()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a robot, and somebody who commands it."""
+    """Starts a robot with options, or one that ends with the test, and somebody who commands it."""
     running: list[Any] = []
 
     def make(*options: str) -> tuple[Robot, Commander]:
@@ -53,27 +75,30 @@ def damps(state: State) -> bool:
     return set(state.modes) == {0}
 
 
-def test_it_stands_up_and_tells_so(start: Start) -> None:
-    robot, me = start()
+def test_it_stands_up_and_tells_so(robot: Robot, me: Commander) -> None:
     me.shake_hands()
-    begin, first = me.state().position, monotonic_ns()
+    begin, count = me.state().position, 0
     while not robot.events("standing"):
-        share = min(1.0, (monotonic_ns() - first) / 1e9)
-        target = tuple(b + (s - b) * share for b, s in zip(begin, STANDING, strict=True))
-        me.say(position=target, kp=60.0, kd=3.0)
+        share = min(1.0, count / 500)  # states, of which 500 are a second of the robot's
+        count += 1
+        assert count < 10_000, robot.events()
+        me.say(
+            position=tuple(b + (s - b) * share for b, s in zip(begin, STANDING, strict=True)),
+            kp=60.0, kd=3.0,
+        )  # fmt: skip
         me.state()
-        assert monotonic_ns() - first < PATIENCE_S * 1e9, robot.events()
+    state = me.stream(
+        lambda state: max(map(abs, state.rpy)) < 0.05, position=STANDING, kp=60.0, kd=3.0
+    )
     # Its calves are bent, by name: the third of every leg.
-    state = me.state()
     assert all(-2.1 < state.position[leg + 2] < -1.6 for leg in (0, 3, 6, 9))
-    assert state.rpy == pytest.approx((0.0, 0.0, 0.0), abs=0.1)
-    assert [event["event"] for event in robot.events("taken over", "active")] == [
-        "taken over", "active",
-    ]  # fmt: skip
+    names = [event["event"] for event in robot.events()]
+    assert names in (["taken over", "active", "standing"], ["recovered", "active", "standing"])
 
 
-def test_it_damps_by_itself_when_nobody_commands_and_wants_a_hand_then(start: Start) -> None:
-    robot, me = start()
+def test_it_damps_by_itself_when_nobody_commands_and_wants_a_hand_then(
+    robot: Robot, me: Commander
+) -> None:
     assert damps(me.state())
     me.shake_hands()
     me.stream(lambda _: bool(robot.events("active")), position=STANDING, kp=1.0)
@@ -89,24 +114,19 @@ def test_it_damps_by_itself_when_nobody_commands_and_wants_a_hand_then(start: St
     robot.wait_for("recovered")
 
 
-def test_who_is_killed_is_not_obeyed_any_more(start: Start, tmp_path: Path) -> None:
+def test_who_is_killed_is_not_obeyed_any_more(robot: Robot, me: Commander) -> None:
     """SIGKILL in the middle of commanding; the robot's own log says what it did then."""
-    robot, _ = start()
     client = subprocess.Popen(
         [sys.executable, "-P", "-c", CLIENT, str(robot.domain), str(Path(__file__).parent)]
     )
     try:
-        robot.wait_for("active")
+        active = robot.wait_for("active")
         sleep(random.uniform(0.05, 0.15))
-        killed_ns = monotonic_ns()
     finally:
+        killed_ns = monotonic_ns()
         client.send_signal(signal.SIGKILL)
         client.wait()
-    event = robot.wait_for("damping")
-    assert event["cause"] == "silence"
-    assert TIMEOUT_MS <= event["silent_ms"]
-    assert event["at_ns"] > killed_ns
-    assert event["silent_ms"] < (event["at_ns"] - killed_ns) / 1e6 + TIMEOUT_MS
+    robot.check_silence_after(active, killed_ns)
 
 
 CLIENT = """
@@ -144,8 +164,7 @@ def test_a_stranger_moves_nothing(start: Start) -> None:
     assert robot.events("ended")[0]["refused"]["crc"] >= 50
 
 
-def test_one_who_commands_is_not_disturbed_by_another(start: Start) -> None:
-    robot, me = start()
+def test_one_who_commands_is_not_disturbed_by_another(robot: Robot, me: Commander) -> None:
     stranger = me.another_writer()
     me.shake_hands()
     there = me.state().position
@@ -181,34 +200,19 @@ def test_garbage_on_its_ports_is_harmless(start: Start) -> None:
     assert robot.end() == 0
 
 
-def test_states_come_at_the_rate_that_was_asked_for(start: Start) -> None:
-    _, me = start("--rate", "100")
-    ticks = [me.state().tick_ms for _ in range(20)]
-    steps = {after - before for before, after in pairwise(ticks)}
-    assert all(step % 10 == 0 for step in steps)
-
-
-def test_it_is_pushed(start: Start, tmp_path: Path) -> None:
-    push = tmp_path / "push.json"
+def test_it_holds_itself_until_it_is_pushed(start: Start, tmp_path: Path) -> None:
+    push, remote = tmp_path / "push.json", tmp_path / "remote.json"
     rows = [{"at_s": 1.0, "body": "trunk", "force": [0, 300, 0], "duration_s": 0.2}]
     push.write_text(json.dumps(rows))
-    robot, _ = start("--start", "standing", "--disturb", str(push))
+    remote.write_text(json.dumps([{"at_s": 0, "buttons": ["L2", "B"], "duration_s": 1e9}]))
+    robot, me = start(
+        "--start", "standing", "--disturb", str(push), "--remote", str(remote), "--rate", "100"
+    )
     robot.wait_for("standing")
     robot.wait_for("fell")
-
-
-def test_it_holds_itself_until_somebody_takes_over(start: Start) -> None:
-    robot, me = start("--start", "standing")
-    robot.wait_for("standing")
-    me.shake_hands()  # commands damping
-    until(lambda: bool(robot.events("lying")) or (me.say() is None and False), lambda: "it stands")
-
-
-def test_buttons_of_its_remote_controller(start: Start, tmp_path: Path) -> None:
-    remote = tmp_path / "remote.json"
-    remote.write_text(json.dumps([{"at_s": 0, "buttons": ["L2", "B"], "duration_s": 1e9}]))
-    _, me = start("--remote", str(remote))
     assert me.state().remote[2:4] == bytes((0b100000, 0b10))
+    ticks = [me.state().tick_ms for _ in range(20)]
+    assert all(after - before >= 10 for before, after in pairwise(ticks))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +234,7 @@ def test_options_that_will_not_do(options: list[str], words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_is_heard_on_loopback_only(start: Start) -> None:
-    robot, _ = start()
+def test_it_is_heard_on_loopback_only(robot: Robot) -> None:
     listening = []
     for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
         fields = line.split()

@@ -287,3 +287,17 @@ def test_the_imu_says_which_way_is_up() -> None:
     assert look.accelerometer == pytest.approx((0.0, 0.0, 9.81), abs=0.3)
     assert look.rpy == pytest.approx((0.0, 0.0, 0.0), abs=0.05)
     assert sum(look.feet) == pytest.approx(15.02 * 9.81, rel=0.02)
+
+
+def test_it_is_placed_on_the_ground_at_rest() -> None:
+    world = stood_up()
+    pose = (0.3, 1.2, -2.2) * 4
+    world.place(pose)
+    look = world.look()
+    assert look.position == pytest.approx(pose)
+    assert look.velocity == ZEROS
+    assert world.posture == "lying"
+    height = world.base[0][2]
+    world.obey(told(pose, kp=(200.0,) * 12))
+    turn(world, 20)
+    assert world.base[0][2] == pytest.approx(height, abs=0.01)  # it neither fell nor jumped

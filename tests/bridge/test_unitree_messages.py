@@ -286,6 +286,7 @@ def states(joints: int, family: Family) -> st.SearchStrategy[State]:
         ),
         remote=st.binary(min_size=40, max_size=40),
         machine=st.just(0) if go else st.integers(0, 255),
+        placed=st.integers(0, 2**32 - 1) if go else st.just(0),
     )
 
 

@@ -18,15 +18,21 @@ from safetypilot.bridge.protocols.dds import Bus, Writer
 from safetypilot.bridge.protocols.unitree import (
     COMMAND_TOPIC,
     GO,
+    PLACE_TOPIC,
     STATE_TOPIC,
     Commands,
+    Place,
     State,
     States,
+    pack_place,
 )
+from safetypilot.bridge.protocols.unitree_types import PLACE
 
-PATIENCE_S = 30.0  # a busy machine
+PATIENCE_S = 60.0  # a busy machine
+TIMEOUT_MS = 500  # of the robot's watchdog; by default it has 50, which a busy machine may miss
 ZEROS = (0.0,) * 12
 STANDING = (0.0, 0.9, -1.8) * 4
+LYING = (-0.47, 1.29, -2.71, 0.47, 1.29, -2.71) * 2
 
 
 def free_domain() -> int:
@@ -49,23 +55,35 @@ class Robot:
         self.domain = free_domain() if domain is None else domain
         command = [
             sys.executable, "-P", "-m", "safetypilot.bridge.devices.quadruped", "--domain",
-            str(self.domain), "--events", str(self._events), "--with-parent", *more,
+            str(self.domain), "--events", str(self._events), "--with-parent",
+            "--timeout", str(TIMEOUT_MS / 1000), *more,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1].decode()
         self.ready = json.loads(line)
+        self.since_ns = 0
 
     def events(self, *named: str) -> list[dict[str, Any]]:
-        """What it has told so far."""
+        """What it has told so far, since `since_ns`."""
         rows = [json.loads(line) for line in self._events.read_text().splitlines()]
+        rows = [row for row in rows if row["at_ns"] >= self.since_ns]
         return [row for row in rows if not named or row["event"] in named]
 
     def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
         """The event, which may still be to come."""
         until(lambda: len(self.events(event)) >= count, lambda: f"no {event}: {self.events()}")
         return self.events(event)[count - 1]
+
+    def check_silence_after(self, active: dict[str, Any], killed_ns: int) -> None:
+        """It damped by itself, in its own time, since somebody made it active."""
+        self.since_ns = active["at_ns"]
+        event = self.wait_for("damping")
+        assert event["cause"] == "silence"
+        assert TIMEOUT_MS <= event["silent_ms"]
+        if event["at_ns"] > killed_ns:  # or a busy machine was faster
+            assert event["silent_ms"] < (event["at_ns"] - killed_ns) / 1e6 + TIMEOUT_MS
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -82,7 +100,8 @@ class Robot:
 
     def driver(self, **options: Any) -> UnitreeDriver:
         """One for it, not connected."""
-        return UnitreeDriver(UnitreeOptions(domain=self.domain, connect_s=PATIENCE_S, **options))
+        told = {"connect_s": PATIENCE_S, "watchdog_s": TIMEOUT_MS / 1000, **options}
+        return UnitreeDriver(UnitreeOptions(domain=self.domain, **told))
 
 
 class Commander:
@@ -95,6 +114,18 @@ class Commander:
         self._reader = self.bus.reader(STATE_TOPIC, GO.state)
         self._states = States(GO, 12)
         until(lambda: bool(self.writer.readers and self._reader.writers), lambda: "no robot")
+
+    def place(self, position: tuple[float, ...]) -> None:
+        """Puts it there, damped and obeying nobody."""
+        until(lambda: set(self.state().modes) == {0}, lambda: "it obeys somebody")
+        number = random.randrange(1, 1 << 32)
+        writer = self.bus.writer(PLACE_TOPIC, PLACE)
+
+        def placed() -> bool:
+            writer.write(pack_place(Place(number, position)))
+            return self.state().placed == number
+
+        until(placed, lambda: "it is not placed")
 
     def another_writer(self) -> Writer:
         before = self.writer.readers
