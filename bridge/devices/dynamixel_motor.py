@@ -60,8 +60,9 @@ class Motor:
         self._at = {register.address: register for register in registers}
         self.values = {register.name: register.initial for register in registers}
         self.values.update(
-            id=number, model_number=model.number, firmware_version=FIRMWARE, baud_rate=3
-        )
+            id=number, model_number=model.number, firmware_version=FIRMWARE, baud_rate=3,
+            velocity_limit=int(model.no_load_speed / table.RADIANS_PER_S),
+        )  # fmt: skip
         self._modes = [mode for mode in table.MODES if model.current or mode not in (0, 5)]
         self.broken = 0
         self._registered: tuple[int, bytes] | None = None

@@ -23,6 +23,7 @@ _ARM = {
 }
 _BITS_PER_BYTE = 10
 _BUSY = 0.8  # of the time the bus may be
+_USABLE = 0.97  # of the no-load speed: within the velocity_limit that motors are delivered with
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _completed(joint: Joint, model: Model, extended: bool) -> Joint:
         joint,
         low=-turn if isinf(joint.low) else joint.low,
         high=turn if isinf(joint.high) else joint.high,
-        velocity=min(joint.velocity, model.no_load_speed),
+        velocity=min(joint.velocity, _USABLE * model.no_load_speed),
         effort=min(joint.effort, model.stall_torque),
     )
 
