@@ -54,7 +54,7 @@ class UnitreeDriver:
         self._damped = Setpoint(Mode.PD, *(self._zeros,) * 4, (robot.damping,) * self._count)
         self._damping = self._pack(self._damped)
         self._all_servo = self._modes = (SERVO,) * self._count
-        self._period_ns = round(1e9 / options.rate_hz)
+        self._period_ns = round(1e9 / self.description.rate_hz)
         self._mode: Mode | None = None  # active
         self._sent = self._damped
         self._stopped = ""  # why

@@ -23,7 +23,7 @@ class UnitreeOptions:
         robot: go2 or g1.
         domain: of DDS; robots are on 0, simulators on 1.
         interface: the network interface it is wired to; "lo": a simulator on this host.
-        rate_hz: of its states, and of commands.
+        rate_hz: of its states, and of commands, by its own clock.
         watchdog_s: silence after which it damps by itself, 0: never; by default 0.05 on loopback,
             where our simulated quadruped is, and never elsewhere.
         command_timeout_s: what the bridge is to use for its own.
@@ -56,7 +56,7 @@ class UnitreeOptions:
             raise DriverError(f"unitree: domain is {self.domain!r}; it is a whole number")
         if self.device is not None and not self.simulated:
             raise DriverError("unitree: a simulated device is only started on interface lo")
-        for name in ("rate_hz", "watchdog_s", "command_timeout_s", "ramp_s", "connect_s"):
+        for name in ("rate_hz", "watchdog_s", "ramp_s", "connect_s", "time_factor"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= 0):
                 raise DriverError(f"unitree: {name} is {value!r}; it is a number, 0 or more")
@@ -86,8 +86,8 @@ def describe(options: UnitreeOptions) -> Description:
         name=f"unitree {robot.name}",
         joints=robot.joints,
         modes=(Mode.PD, Mode.EFFORT),
-        rate_hz=options.rate_hz,
-        max_rate_hz=_MAX_RATE_HZ,
+        rate_hz=options.rate_hz * options.time_factor,
+        max_rate_hz=max(_MAX_RATE_HZ, options.rate_hz) * options.time_factor,
         command_timeout_s=options.command_timeout_s,
         failsafes=(Failsafe.DAMPING, Failsafe.TORQUE_OFF),
         watchdog_s=watchdog_s or None,
@@ -103,7 +103,7 @@ def device_arguments(options: UnitreeOptions) -> list[str]:
         "--domain": options.domain,
         "--end-after": END_AFTER_S,
         "--time-factor": options.time_factor,
-        "--rate": options.rate_hz / options.time_factor,
+        "--rate": options.rate_hz,
     }
     if options.watchdog_s:
         told["--timeout"] = options.watchdog_s

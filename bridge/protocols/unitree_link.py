@@ -56,7 +56,7 @@ class Link:
         joints = len(robot.joints)
         self._robot, self._factor = robot, time_factor
         self.commands, self._states = Commands(robot.family, joints), States(robot.family, joints)
-        self._period_ms = 1000.0 * time_factor / rate_hz
+        self._period_ms = 1000.0 / rate_hz
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.state: State | None = None
         self.seq = self.device_ms = self.received_ns = 0

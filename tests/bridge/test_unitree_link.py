@@ -30,11 +30,11 @@ def sample(tick_ms: int, sender: int = ROBOT) -> Sample:
 class Rig:
     """A link whose network and clock are lists and numbers."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, time_factor: float = 1.0) -> None:
         self.now_ms = 1000.0
         self.waiting: list[Sample] = []
         monkeypatch.setattr(unitree_link, "monotonic_ns", lambda: round(self.now_ms * MS))
-        self.link = Link(GO2, rate_hz=500.0, time_factor=1.0)
+        self.link = Link(GO2, rate_hz=500.0, time_factor=time_factor)
         self.link._bus = self  # type: ignore[assignment]
         self.link._reader = self  # type: ignore[assignment]
 
@@ -103,6 +103,16 @@ def test_states_that_never_came_are_counted(rig: Rig) -> None:
     assert rig.gets(sample(110))
     assert rig.link.seq == 6
     assert rig.counts == {"lost": 3}
+
+
+def test_in_slow_motion_states_come_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(monkeypatch, time_factor=0.2)
+    for step in range(20):
+        assert rig.gets(sample(100 + 2 * step), after_ms=10.0)
+        assert rig.link.received_ns == round(rig.now_ms * MS)
+    assert rig.counts == {}
+    assert rig.gets(sample(144), after_ms=30.0)
+    assert rig.counts == {"lost": 2}
 
 
 @given(gaps=st.lists(st.integers(1, 20), min_size=1, max_size=30))
