@@ -166,6 +166,7 @@ def test_the_end_of_the_plants_run_is_the_end_of_the_workstations(start: Start, 
     robot.executor.stations[0].finish()
     over = eventually(lambda: workstation.heard("run over"))
     assert over["reason"] == "robot says that its run has ended" and "failed" not in over
+    assert robot.heard("link lost") is None, "it knows that it has gone"
 
 
 def test_another_run_of_the_plant_is_not_flown_on(start: Start, pair: Pair) -> None:

@@ -306,6 +306,19 @@ def test_what_was_taken_is_acknowledged_once_with_a_value_or_after_a_while() -> 
     assert said[1:] == [(Kind.TAKEN, {"observation": 2})]
 
 
+def test_of_what_came_at_once_the_newest_counts_and_another_process_counts_anew() -> None:
+    traffic = Traffic({}, (), ["risk"], ["episode"], lambda *_: True, MS, lambda: 0)
+    newest: dict[str, bytes] = {}
+    for number in (1, 2, 3):
+        traffic.take(Kind.LATEST, ["risk", number, b"%d" % number, {}], newest)
+        assert traffic.take(Kind.STREAM, ["episode", number, b"e"], newest) == [("episode", b"e")]
+    assert newest == {"risk": b"3"} and traffic.taken() == {"episode": 3}
+    traffic.restart({}, known=True)
+    assert traffic.take(Kind.STREAM, ["episode", 3, b"e"], newest) == [], "it has come before"
+    traffic.restart(None, known=False)
+    assert traffic.take(Kind.STREAM, ["episode", 1, b"e"], newest) == [("episode", b"e")]
+
+
 def test_what_does_not_belong_here_is_counted_and_not_taken() -> None:
     said: list[Any] = []
     traffic = Traffic(
