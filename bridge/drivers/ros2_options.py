@@ -12,6 +12,9 @@ from safetypilot.bridge.drivers.vetting import number
 
 NAME = "ros2"
 CONTROLLERS = ("position", "velocity", "effort", "trajectory")
+_ABOVE_ZERO = (
+    "rate_hz", "connect_s", "silence_s", "ramp_s", "command_timeout_s", "time_factor",
+)  # fmt: skip
 _ARM: dict[str, dict[str, float]] = {
     "shoulder": {"low": -2.0, "high": 2.0},
     "elbow": {"low": -2.4, "high": 2.4},
@@ -48,6 +51,7 @@ class Ros2Options:
         ramp_s: in which `deactivate` takes speed or effort off.
         command_timeout_s: what the bridge is to use for its own.
         watchdog_s: of the controller, if it has a time-out for commands; most have none.
+        time_factor: seconds of the robot per second of the host, if it is simulated.
         model: what the robot is called.
         simulated: nothing real can be hurt.
     """
@@ -67,6 +71,7 @@ class Ros2Options:
     ramp_s: float = 0.5
     command_timeout_s: float = 0.1
     watchdog_s: float | None = None
+    time_factor: float = 1.0
     model: str = "ros2_control"
     simulated: bool = False
 
@@ -76,7 +81,7 @@ class Ros2Options:
             raise DriverError(f"ros2: controller is {self.controller!r}; it is one of {known}")
         if type(self.domain) is not int:
             raise DriverError(f"ros2: domain is {self.domain!r}; it is a whole number")
-        for name in ("rate_hz", "connect_s", "silence_s", "ramp_s", "command_timeout_s"):
+        for name in _ABOVE_ZERO:
             number(NAME, name, getattr(self, name))
         for name in ("horizon_s", "watchdog_s"):
             if getattr(self, name) is not None:
@@ -116,5 +121,6 @@ def describe(options: Ros2Options) -> Description:
         command_timeout_s=options.command_timeout_s,
         failsafes=(Failsafe.TORQUE_OFF,) if effort else (Failsafe.HOLD,),
         watchdog_s=options.watchdog_s,
+        time_factor=options.time_factor,
         simulated=options.simulated,
     )

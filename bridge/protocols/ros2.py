@@ -130,7 +130,6 @@ class JointStates:
         names = reader.texts()
         missing = [joint for joint in self._joints if joint not in names]
         if missing:
-            self._known = b""
             raise CdrError(f"no {missing[0]}")
         if len(set(names)) < len(names):
             raise CdrError("a joint twice")
