@@ -108,7 +108,6 @@ class RecordingDriver:
         self._mode: Mode | None = None  # not None: active
         self._configured = False
         self._stopped = ""  # why, since the e-stop
-        self._stopped_ns = 0
         self._column = recording.COMMANDS.index(
             Mode.POSITION if header.mode is Mode.PD else header.mode
         )
@@ -223,9 +222,7 @@ class RecordingDriver:
 
     def estop(self, reason: str) -> None:
         """It stands from now on."""
-        if not self._stopped:
-            self._stopped_ns = monotonic_ns()
-            self._stopped = reason or "no reason given"
+        self._stopped = self._stopped or reason or "no reason given"
 
     def reset(self) -> None:
         """Leaves the e-stop; it has to be configured again."""

@@ -176,6 +176,21 @@ def test_every_mode_is_compared_in_its_own_numbers(
     assert driver.deviation.largest == pytest.approx(0.25 if mode is Mode.PD else 0.5)
 
 
+def test_where_nothing_was_told_nothing_is_compared(clock: Clock, tmp_path: Path) -> None:
+    sent = np.full((ROWS, 5, 2), nan, np.float32)
+    sent[0, 0, 1] = 0.5
+    file.save(track(sent=sent), tmp_path / "robot.npz")
+    driver = started(tmp_path / "robot.npz")
+    driver.activate(Mode.POSITION)
+    driver.write(Setpoint(Mode.POSITION, (9.0, 0.75)), LATER)
+    clock.ns += PERIOD_NS
+    driver.read(0)
+    driver.write(Setpoint(Mode.POSITION, (9.0, 9.0)), LATER)
+    found = driver.deviation
+    assert (found.compared, found.joint) == (1, "rail")
+    assert found.largest == found.mean == pytest.approx(0.25)
+
+
 bad_numbers = st.sampled_from([(nan, 0.0), (inf, 0.0), (0.0,), (0.0, 0.0, 0.0), ()])
 
 
