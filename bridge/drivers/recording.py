@@ -272,9 +272,7 @@ class RecordingDriver:
     def _pause(self) -> None:
         if self._mode is not None:
             self._mode = None
-            self._played_ns = self._elapsed_ns(
-                self._stopped_ns if self._stopped else monotonic_ns()
-            )
+            self._played_ns = self._elapsed_ns(monotonic_ns())
 
     def _elapsed_ns(self, now_ns: int) -> int:
         """Of the recording."""
