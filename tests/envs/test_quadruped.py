@@ -14,7 +14,9 @@ from safetypilot.envs.offline import expert
 from safetypilot.envs.quadruped import Quadruped, load_model, standing_height
 from safetypilot.envs.quadruped_body import LYING, QuadrupedBody, draw_commands, pose_of, tilt_of
 from safetypilot.envs.quadruped_legs import Pose
+from safetypilot.envs.substeps import SplitStep
 
+PUSH = {"at_s": 0.2, "body": "trunk", "force": (0.0, 170.0, 0.0), "duration_s": 0.2}
 UPRIGHT = {"position": quadruped_legs.angles(Pose(0.3)), "commands": [(0, 0.3, 0.0)]}
 
 
@@ -166,8 +168,7 @@ def test_the_bad_one_falls_and_lying_down_in_time_saves_it(env):
 
 
 def test_a_hard_push_topples_one_that_goes_on_standing_and_not_one_that_lies_down(env):
-    push = [{"at_s": 0.2, "body": "trunk", "force": (0.0, 170.0, 0.0), "duration_s": 0.2}]
-    options = UPRIGHT | {"push": push}
+    options = UPRIGHT | {"push": [PUSH]}
     _, info = fly(env, quadruped_expert.stand, 100, options)
     assert info["cost"] == 1.0
 
@@ -251,6 +252,23 @@ def test_it_describes_itself_without_a_simulator():
     assert len(description["action_names"]) == 12 == len(description["action_units"])
     low, high = description["action_low"], description["action_high"]
     assert all(a < f < b for a, f, b in zip(low, description["failsafe"], high, strict=True))
+
+
+@pytest.mark.parametrize("parts", [2, 10])
+def test_a_control_step_in_parts_is_the_whole_one(env, parts):
+    divided = registry.make_flat("quadruped")
+    split = SplitStep(divided, parts)
+    options = UPRIGHT | {"push": [PUSH]}
+    divided.reset(seed=0, options=options)
+    seen, _ = fly(env, quadruped_expert.stand, 40, options)
+    observation = seen[0]
+    for wanted in seen[1:]:
+        action = quadruped_expert.stand(observation)
+        between = [split.advance(action) for _ in range(parts - 1)]
+        observation, *_ = split.step(action)
+        np.testing.assert_array_equal(observation, wanted)
+        assert len({row.tobytes() for row in (*between, observation)}) == parts
+    divided.close()
 
 
 def test_it_draws_itself_only_if_asked(env):
