@@ -332,6 +332,8 @@ def test_an_estop_goes_out_later_if_the_device_took_nothing(
             while True:
                 hold(driver, (0.0, 0.0))
         driver.estop("frozen")
+        with pytest.raises(DriverError, match="e-stopped"):  # although the device does not say so
+            hold(driver, (0.0, 0.0))
     finally:
         os.kill(machine.process.pid, signal.SIGCONT)
     stops = len(machine.events("damping"))
