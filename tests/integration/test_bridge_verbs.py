@@ -173,7 +173,8 @@ def test_losing_the_operator_stops_the_robot(tmp_path: Path) -> None:
         operator.process.kill()
         operator.close()
         eventually(lambda: state(flight) == "e-stopped", 10, "a stop")
-        assert "heartbeat is silent" in (tmp_path / "run.log").read_text()
+        log = tmp_path / "run.log"
+        eventually(lambda: "heartbeat is silent" in log.read_text(), 10, "the reason")
     finally:
         flight.close()
 
