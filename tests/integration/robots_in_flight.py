@@ -12,6 +12,8 @@ from typing import Any
 
 from flights import eventually
 
+from safetypilot.bridge import calibration, registry
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -32,10 +34,29 @@ class Kind:
     ramp_s: float
 
 
+def _calibrate(port: str) -> Path:
+    """What the motors say of themselves, in a file beside their port."""
+    driver: Any = registry.create("dynamixel", {"port": port})
+    device = {"serial": driver.connect()["serial"]}
+    file = Path(port).with_name("calibration.json")
+    calibration.save(calibration.Calibration(device, driver.calibration()), file)
+    driver.close()
+    return file
+
+
 ARM = Kind(
     "dynamixel",
     lambda folder: ["dynamixel", "--link", str(folder / "port")],
-    lambda ready: ["arm", "plant=bridge", "driver=dynamixel", "arm=auto", f"port={ready['port']}"],
+    lambda ready: [
+        "arm",
+        "plant=bridge",
+        "driver=dynamixel",
+        "arm=auto",
+        f"port={ready['port']}",
+        f"calibration={_calibrate(ready['port'])}",
+        "--episodes",
+        "1000",
+    ],
     watchdog_s=0.2,
     timeout_s=0.2,
     ramp_s=0.3,
@@ -43,7 +64,15 @@ ARM = Kind(
 QUADRUPED = Kind(
     "quadruped",
     lambda folder: ["quadruped", "--domain", "77"],
-    lambda ready: ["quadruped", "plant=bridge", "driver=unitree", "arm=auto", "domain=77"],
+    lambda ready: [
+        "quadruped",
+        "plant=bridge",
+        "driver=unitree",
+        "arm=auto",
+        "domain=77",
+        "--episodes",
+        "1000",
+    ],
     watchdog_s=0.05,
     timeout_s=0.1,
     ramp_s=1.0,

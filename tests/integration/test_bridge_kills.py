@@ -19,6 +19,8 @@ import pytest
 from flights import Flight, eventually
 from robots_in_flight import ARM, QUADRUPED, Kind, Robot
 
+pytest.importorskip("dynamixel_sdk")
+pytest.importorskip("cyclonedds")
 pytestmark = pytest.mark.integration
 SUPERVISOR_S = 2.0  # nodes/bridge_config.py, supervisor_s
 SLACK_S = 1.0  # of a machine on which other tests run; every other term is declared
