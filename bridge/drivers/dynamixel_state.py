@@ -20,8 +20,9 @@ from safetypilot.bridge.protocols.dynamixel_table import CENTRE, RADIANS, RADIAN
 
 _LAST = struct.Struct("<hii")  # current, velocity, position: the last of the bytes read
 _ADDRESS = TABLE["present_pwm"].address
-_SHAPES = 3  # sizes of the same question
+_BEFORE = (0, 1, 2, 4, 8, 12)  # bytes that are read too: six sizes of the same question
 _LOST_NS = 1_000_000_000  # without any answer in it the chain counts as gone
+_QUIET_NS = 1_000_000_000  # without a miss in it no late answer is under way
 
 
 class State:
@@ -44,7 +45,7 @@ class State:
         self._answer_ns = int(options.answer_s * 1e9)
         self._wire_ns = int(bus_time_s(STATE, len(motors), options.baud) * 1e9)
         self._question = ""  # "state", or one of the health's
-        self._seq = self._shape = self._missing_since_ns = 0
+        self._seq = self._shape = self._missing_since_ns = self._missed_ns = 0
 
     def begin(self) -> None:
         """No question is open; whoever was asked before is not waited for."""
@@ -89,7 +90,10 @@ class State:
         if question:
             chain.ask(*QUESTIONS[question])
             return
-        chain.ask(_ADDRESS - self._shape, STATE + self._shape)
+        if self._shape and monotonic_ns() - self._missed_ns > _QUIET_NS:
+            self._shape = 0
+        before = _BEFORE[self._shape]
+        chain.ask(_ADDRESS - before, STATE + before)
         self._seq += 1
 
     def _harvest(self, chain: Chain, deadline_ns: int) -> bool:
@@ -129,7 +133,7 @@ class State:
             DriverError: that went on for too long.
         """
         self._question = ""
-        self._shape = (self._shape + 1) % _SHAPES
+        self._shape, self._missed_ns = (self._shape + 1) % len(_BEFORE), now_ns
         self._counters["missed"] += 1
         self._missing_since_ns = self._missing_since_ns or now_ns
         if now_ns - self._missing_since_ns > _LOST_NS:
