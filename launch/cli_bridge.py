@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,6 +50,9 @@ def register(app: typer.Typer) -> None:
             "help_option_names": [],
         },
     )(device)
+    verbs.command(
+        epilog="Example: safetypilot bridge export-recording runs/mine/recording.mcap -o robot.npz"
+    )(export_recording)
     kit.register(verbs)
     app.add_typer(verbs, name="bridge")
 
@@ -64,6 +68,24 @@ def device(
         return
     module = f"safetypilot.bridge.devices.{choose('simulated device', name, names)}"
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *context.args])
+
+
+def export_recording(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Of one run, in order.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .npz file.")],
+    launch: Annotated[
+        Path | None, typer.Option(help="The run's launch.json; else the one beside the first.")
+    ] = None,
+) -> None:
+    """Take the robot out of a recorded run, to be played back by driver=recording."""
+    from safetypilot.launch import robot_recording
+
+    try:
+        made = robot_recording.export(files, output, launch)
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+    told = f"{made.rows} states of {made.robot}, {made.joints} joints, {made.duration_s:.1f} s"
+    print_line(f"{output}: {told}")
 
 
 def _find(run: str | None) -> tuple[Running, str]:
