@@ -10,22 +10,21 @@ of its motors is 0 then. Commands count again after one with mode 1 and without 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
-from time import monotonic_ns, sleep
+from time import monotonic_ns
 from typing import Any, ClassVar
 
 from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint, Vector
 from safetypilot.bridge.drivers.child import Child
 from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe, device_arguments
 from safetypilot.bridge.drivers.unitree_place import Placer
-from safetypilot.bridge.drivers.unitree_ramp import as_pd, damped
+from safetypilot.bridge.drivers.unitree_ramp import as_pd, damped, ticks
 from safetypilot.bridge.drivers.unitree_reading import Reading
 from safetypilot.bridge.drivers.vetting import vet
 from safetypilot.bridge.protocols.unitree import SERVO
 from safetypilot.bridge.protocols.unitree_link import Link
-from safetypilot.bridge.protocols.unitree_robots import ROBOTS
+from safetypilot.bridge.protocols.unitree_robots import ROBOTS, stands
 
 _MS = 1_000_000
 _FRESH_NS, _SILENCE_NS = 1000 * _MS, 2000 * _MS  # until it is worth a complaint; until it is gone
@@ -35,7 +34,6 @@ _TOLERANCE_NS = 2000 * _MS  # of what is seen of a watchdog, on a busy host
 _RELEASE_NS = 10_000 * _MS
 _REST_NS = 8000 * _MS  # for coming to rest, damped
 _AT_REST = 0.3  # rad/s
-_FOLDED = -2.0  # rad, of the knees of a robot that lies
 
 
 class UnitreeDriver:
@@ -55,10 +53,11 @@ class UnitreeDriver:
         self._damping = self._pack(self._damped)
         self._all_servo = self._modes = (SERVO,) * self._count
         self._period_ns = round(1e9 / self.description.rate_hz)
+        self._configured = False
         self._mode: Mode | None = None  # active
         self._sent = self._damped
         self._stopped = ""  # why
-        self._commands = self._options.simulated  # or it is still its own motion service's
+        self._commands = options.simulated  # or it is still its own motion service's
         self._measured: Measurement | None = None
         self._reading = Reading(robot)
         self._child: Child | None = None
@@ -70,21 +69,29 @@ class UnitreeDriver:
 
     def connect(self) -> dict[str, str]:
         """Joins the robot's domain and waits for its first state."""
+        if self._measured is not None:
+            raise DriverError("the driver is connected already; close it first")
         options = self._options
-        self._commands = options.simulated
+        wait_ns, self._commands = int(options.connect_s * 1e9), options.simulated
         if options.device is not None:
             self._child = Child("quadruped", device_arguments(options))
-        identity = self._link.open(options.domain, options.interface, int(options.connect_s * 1e9))
-        self._damping = self._pack(self._damped)  # hg: now it names the machine
-        self._measured = self._measure()
+        try:
+            identity = self._link.open(options.domain, options.interface, wait_ns)
+            self._damping = self._pack(self._damped)  # hg: now it names the machine
+            self._measured = self._measure()
+        except DriverError:
+            self.close()
+            raise
         return identity
 
     def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
         """There is nothing to write to a Unitree robot."""
         if calibration:
             raise DriverError(f"unitree: a robot calibrates itself; given: {sorted(calibration)}")
+        if self._mode is not None:
+            raise DriverError("the driver is active; deactivate it first")
         self._link.begin()
-        options = self._options
+        self._configured, options = True, self._options
         return {
             "domain": options.domain,
             "interface": options.interface,
@@ -94,6 +101,7 @@ class UnitreeDriver:
 
     def check_watchdog(self) -> str:
         """Commands damping, then nothing, and sees the robot damp by itself."""
+        self._check_configured()
         declared_s = self.description.watchdog_s
         if declared_s is None:
             return ""
@@ -101,7 +109,7 @@ class UnitreeDriver:
         told_ns = monotonic_ns()
         limit_ns = told_ns + int(declared_s * 1e9) + _TOLERANCE_NS
         while SERVO in self._link.newest.modes:
-            if not self._receive(limit_ns):
+            if not self._link.receive(limit_ns):
                 raise DriverError(
                     f"{(limit_ns - told_ns) / 1e9:g} s after the last command the robot still "
                     f"obeyed it; its watchdog was declared to act after {declared_s:g} s"
@@ -113,15 +121,15 @@ class UnitreeDriver:
         """Takes the motors over, damped; stiffness comes with what is written."""
         if mode not in self.description.modes:
             raise DriverError(f"unitree: mode is {mode}; it is pd or effort")
+        self._check_configured()
         self._check_stopped()
-        if not self._receive(monotonic_ns() + _FRESH_NS):
-            raise DriverError(f"the robot sends no states ({_FRESH_NS / 1e9:g} s)")
+        self._look()
         if not self._options.simulated:
             service = self._link.motion_service()
             service.release(monotonic_ns() + _RELEASE_NS, self._check_lying)
         self._link.commanded_by_others()  # so far they may have
         self._take_over()
-        self._measured = measured = self._measure()
+        measured = self._look()
         if measured.faults:
             raise DriverError(f"the robot is not healthy: {'; '.join(measured.faults)}")
         self._check_stopped()
@@ -134,19 +142,15 @@ class UnitreeDriver:
         Raises:
             DriverError: it does not.
         """
-        begun_ns = monotonic_ns()
-        self._commands = True
-        for now_ns in self._ticks(_TAKEN_NS):
+        begun_ns, modes, self._commands = monotonic_ns(), self._modes, True
+        for now_ns in ticks(self._period_ns, _TAKEN_NS):
             self._link.send(self._damping)
-            self._receive(0)
+            self._link.receive(0)
             modes = self._link.newest.modes
             obeys = modes == self._all_servo or self.description.watchdog_s is None
             if obeys and now_ns - begun_ns > _LISTEN_NS:
                 return
-        raise DriverError(
-            f"the robot does not obey: its motor modes are {self._link.newest.modes}, not all "
-            f"{SERVO}; does somebody else command it?"
-        )
+        raise DriverError(f"the robot does not obey: its motors are in modes {modes}, not {SERVO}")
 
     def _place(self, position: Vector) -> None:
         self._check_stopped()
@@ -154,11 +158,7 @@ class UnitreeDriver:
         self._sent = self._damped
 
     def _check_lying(self) -> None:
-        folded = [
-            q for joint, q in zip(self._robot.joints, self._link.newest.position, strict=True)
-            if joint.name.endswith("calf_joint")
-        ]  # fmt: skip
-        if folded and max(folded) > _FOLDED:
+        if stands(self._robot, self._link.newest.position):
             raise DriverError(
                 "the robot stands, and would fall when its motion service lets go; have it lie "
                 "down with the remote controller first"
@@ -170,7 +170,7 @@ class UnitreeDriver:
         """The newest state; waits for one at most until the deadline."""
         if self._stopped:
             self._damp()  # the first one may have been lost
-        if self._receive(deadline_ns):
+        if self._link.receive(deadline_ns):
             self._measured = self._measure()
             return self._measured
         if self._measured is None or self._link.silent_ns > _SILENCE_NS:
@@ -207,14 +207,16 @@ class UnitreeDriver:
 
     def deactivate(self) -> None:
         """From what was commanded to damping, over time; then as the options say."""
+        if self._mode is None:
+            raise DriverError("the driver is not active")
         first, self._mode = as_pd(self._sent, self._zeros), None
         ramp_ns = int(self._options.ramp_s * 1e9)
         begun_ns = moved_ns = monotonic_ns()
         speed = inf
-        for now_ns in self._ticks(ramp_ns + _REST_NS):
+        for now_ns in ticks(self._period_ns, ramp_ns + _REST_NS):
             share = (now_ns - begun_ns) / ramp_ns if now_ns - begun_ns < ramp_ns else 1.0
             self._send(damped(first, share, self._robot.damping))
-            if self._receive(0):
+            if self._link.receive(0):
                 speed = max(map(abs, self._link.newest.velocity))
             if share < 1.0 or speed > _AT_REST or self._link.silent_ns > _SETTLE_NS:
                 moved_ns = now_ns
@@ -227,7 +229,7 @@ class UnitreeDriver:
             )
         if self._options.rest == "off":
             off = self._damped._replace(kd=self._zeros)
-            for _ in self._ticks(_SETTLE_NS):
+            for _ in ticks(self._period_ns, _SETTLE_NS):
                 self._send(off)
 
     def estop(self, reason: str) -> None:
@@ -242,11 +244,9 @@ class UnitreeDriver:
 
     def reset(self) -> None:
         """Clears the latch, if the robot is there and complains of nothing."""
-        self._mode = None
+        self._mode, self._configured = None, False
         self._link.begin(anew=True)
-        if not self._receive(monotonic_ns() + _FRESH_NS):
-            raise DriverError(f"the robot sends no states ({_FRESH_NS / 1e9:g} s)")
-        self._measured = measured = self._measure()
+        measured = self._look()
         if measured.faults:
             raise DriverError(f"the robot is not healthy: {'; '.join(measured.faults)}")
         self._stopped = ""
@@ -257,7 +257,7 @@ class UnitreeDriver:
             self._mode = None
             with suppress(DriverError):
                 self._damp()
-        self._measured = None
+        self._measured, self._configured = None, False
         self._placer.forget()
         self._link.close()
         if self._child is not None:
@@ -265,6 +265,11 @@ class UnitreeDriver:
             self._child = None
 
     # Common to all.
+
+    def _check_configured(self) -> None:
+        if not self._configured or self._mode is not None:
+            state = "active already" if self._mode else "not configured"
+            raise DriverError(f"the driver is {state}; configure, then activate")
 
     def _check_stopped(self) -> None:
         if self._stopped:
@@ -278,18 +283,16 @@ class UnitreeDriver:
         self._check_stopped()
         self._link.send(self._pack(setpoint))
 
-    def _receive(self, deadline_ns: int) -> bool:
-        return self._link.receive(deadline_ns)
+    def _look(self) -> Measurement:
+        """A new state.
 
-    def _ticks(self, span_ns: int) -> Iterator[int]:
-        """The time, once per period."""
-        now_ns = next_ns = monotonic_ns()
-        end_ns = now_ns + span_ns
-        while now_ns < end_ns:
-            yield now_ns
-            next_ns = max(next_ns + self._period_ns, monotonic_ns())
-            sleep(max(0, next_ns - monotonic_ns()) / 1e9)
-            now_ns = monotonic_ns()
+        Raises:
+            DriverError: none comes.
+        """
+        if not self._link.receive(monotonic_ns() + _FRESH_NS):
+            raise DriverError(f"the robot sends no states ({_FRESH_NS / 1e9:g} s)")
+        self._measured = self._measure()
+        return self._measured
 
     def _measure(self) -> Measurement:
         return self._reading.measure(self._link, self._modes if self._mode else None)

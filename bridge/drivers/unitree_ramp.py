@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from time import monotonic_ns, sleep
+
 from safetypilot.bridge.contract import Mode, Setpoint, Vector
 
 
@@ -21,3 +24,14 @@ def damped(first: Setpoint, share: float, damping: float) -> Setpoint:
         kp=tuple([left * number for number in first.kp]),
         kd=tuple([left * number + share * damping for number in first.kd]),
     )
+
+
+def ticks(period_ns: int, span_ns: int) -> Iterator[int]:
+    """The time, CLOCK_MONOTONIC, once per period for so long."""
+    now_ns = next_ns = monotonic_ns()
+    end_ns = now_ns + span_ns
+    while now_ns < end_ns:
+        yield now_ns
+        next_ns = max(next_ns + period_ns, monotonic_ns())
+        sleep(max(0, next_ns - monotonic_ns()) / 1e9)
+        now_ns = monotonic_ns()

@@ -28,11 +28,11 @@ from safetypilot.bridge.protocols.unitree_robots import Robot
 COUNTERS = (
     "encoding", "length", "crc",  # states that are none
     "duplicate", "late", "foreign",  # states that are not new, or not this robot's
-    "lost",  # states that never came
+    "gaps",  # states that never came, as often as some are missing; `seq` says how many
     "restarts",  # of the robot's clock
     "foreign_commands",  # somebody else's to this robot
 )  # fmt: skip
-_DEPTH = 16  # states between two looks; more are lost
+_DEPTH = 64  # states between two looks; more are lost
 _LATE_MS = 50.0
 _REBASE_NS = 300_000_000  # late for so long: the robot's clock has changed, not the network
 _DRIFT = 200e-6  # of the two clocks against each other, at most
@@ -64,7 +64,7 @@ class Link:
         self._robot_id = 0
         self._taken_ns = self._looked_ns = self._late_since_ns = 0
         self._ahead_ms = 0.0  # our clock before the robot's, as it was when least had waited
-        self._counted_from_ms = self._came = self._seen = 0
+        self._counted_from_ms = self._came = self._lost = self._seen = 0
 
     def open(self, domain: int, interface: str, wait_ns: int) -> dict[str, str]:
         """Joins the domain and waits for the robot's first state; who it is.
@@ -74,16 +74,15 @@ class Link:
         """
         family = self._robot.family
         types.check_digests(family.command, family.state)
-        self.begin(anew=True)
         self._bus = bus = Bus(domain, interface)
+        self.begin(anew=True)
         self._writer = bus.writer(COMMAND_TOPIC, family.command)
         self._reader = bus.reader(STATE_TOPIC, family.state, depth=_DEPTH)
         self._others = bus.reader(COMMAND_TOPIC, family.command, depth=_DEPTH, others_only=True)
         end_ns = monotonic_ns() + wait_ns
         while True:
             for sample in self._reader.wait(end_ns):
-                if self._accept(sample):
-                    self._robot_id = sample.writer
+                if self._take([sample]):
                     return self._identify(sample)
             if monotonic_ns() >= end_ns:
                 bad = {kind: count for kind, count in self.counters.items() if count}
@@ -117,9 +116,14 @@ class Link:
         return self._open_bus().writer(PLACE_TOPIC, types.PLACE)
 
     def begin(self, *, anew: bool = False) -> None:
-        """Counts from here; anew: who sends next is the robot, which may have been restarted."""
+        """Counts from here; anew: who sends next is the robot, which may have been restarted.
+
+        Raises:
+            DriverError: the link is closed.
+        """
+        self._open_bus()
         self.counters.update(dict.fromkeys(COUNTERS, 0))
-        self._counted_from_ms, self._came, self._seen = self.device_ms, 0, 0
+        self._counted_from_ms, self._came, self._lost, self._seen = self.device_ms, 0, 0, 0
         if anew:
             self._robot_id, self.state = 0, None
 
@@ -129,8 +133,7 @@ class Link:
         Raises:
             DriverError: the link is closed.
         """
-        if self._bus is None:
-            raise DriverError("not connected")
+        self._open_bus()
         self._writer.write(sample)
 
     def receive(self, deadline_ns: int) -> bool:
@@ -182,7 +185,7 @@ class Link:
 
     def _open_bus(self) -> Bus:
         if self._bus is None:
-            raise DriverError("not connected")
+            raise DriverError("the driver is not connected")
         return self._bus
 
     def _take(self, samples: list[Sample]) -> bool:
@@ -191,22 +194,29 @@ class Link:
         self.counters["foreign"] += len(samples) - len(mine)
         self._came += len(mine)
         for sample in reversed(mine):
-            if self._accept(sample):
-                self._robot_id = sample.writer
-                sent = round((self.device_ms - self._counted_from_ms) / self._period_ms)
-                self.counters["lost"] = max(self.counters["lost"], sent - self._came)
-                self.seq += self._came + self.counters["lost"] - self._seen
-                self._seen = self._came + self.counters["lost"]
-                return True
+            try:
+                if not self._accept(sample):
+                    return False  # what came before it is older still
+            except Corrupted as corrupted:
+                self.counters[corrupted.cause] += 1
+                continue
+            self._robot_id = sample.writer
+            sent = round((self.device_ms - self._counted_from_ms) / self._period_ms)
+            if sent - self._came > self._lost:
+                self._lost = sent - self._came
+                self.counters["gaps"] += 1
+            self.seq += self._came + self._lost - self._seen
+            self._seen = self._came + self._lost
+            return True
         return False
 
     def _accept(self, sample: Sample) -> bool:
-        counters = self.counters
-        try:
-            state = self._states.unpack(sample.data)
-        except Corrupted as corrupted:
-            counters[corrupted.cause] += 1
-            return False
+        """Whether it is a new state.
+
+        Raises:
+            Corrupted: it is none at all.
+        """
+        state, counters = self._states.unpack(sample.data), self.counters
         now_ns = monotonic_ns()
         step_ms = (state.tick_ms - self.state.tick_ms) % _WRAP if self.state else 0
         back_ms = _WRAP - step_ms if step_ms >= _WRAP // 2 else 0
@@ -230,8 +240,8 @@ class Link:
         self.state, self.device_ms = state, max(state.tick_ms, self.device_ms)
         self._taken_ns = self.received_ns = self._looked_ns = now_ns
         self._ahead_ms = now_ns / 1e6 - self.device_ms / self._factor
-        self._counted_from_ms = self.device_ms
-        self._came, self._seen = -self.counters["lost"], -1
+        # The state itself counts already: it came, and is the one after what was seen before.
+        self._counted_from_ms, self._came, self._lost, self._seen = self.device_ms, 0, 0, -1
 
     def _waited_ms(self, device_ms: int, now_ns: int) -> float:
         """For how long a state has been in a buffer."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safetypilot.bridge.contract import Joint
+from safetypilot.bridge.contract import Joint, Vector
 from safetypilot.bridge.protocols.unitree import GO, HG, Family
+
+_FOLDED = -2.0  # rad, of the knees of a quadruped that lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Robot:
     joints: tuple[Joint, ...]
     damping: float = 8.0
     stop: tuple[str, ...] = ("L2", "B")
+
+
+def stands(robot: Robot, position: Vector) -> bool:
+    """Whether its knees are not folded, so that it would fall; a humanoid hangs from its gantry."""
+    joints = zip(robot.joints, position, strict=True)
+    return any(q > _FOLDED for joint, q in joints if joint.name.endswith("_calf_joint"))
 
 
 def _quadruped() -> tuple[Joint, ...]:
