@@ -111,6 +111,25 @@ def arm_data(
     return stack(rows)
 
 
+def arm_demonstrations(
+    env_id: str, size: int, generator: np.random.Generator, progress: Progress
+) -> dict[str, Array]:
+    """Exactly `size` rows of the expert's, some noisier than others."""
+    from safetypilot.envs.arm import Arm
+
+    env, expert = Arm(), ArmExpert()
+    env.reset(seed=int(generator.integers(2**31)))
+    rows: list[Transition] = []
+    while len(rows) < size:
+        observation, _ = env.reset()
+        noisy = _Noisy(expert, generator, spread=generator.uniform(0.0, 0.5))
+        rows += rollout(
+            env, observation, noisy, min(TASK_STEPS, size - len(rows)), stop_at_end=True
+        )
+        progress(len(rows), size)
+    return stack(rows)
+
+
 class _Noisy:
     """Adds a drift that lasts for a rollout, and noise, both in parts of the largest step."""
 

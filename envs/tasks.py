@@ -180,6 +180,7 @@ _ARMS = {
             failsafe=[0.0] * 2,
         ),
         offline="safetypilot.envs.arm_data:arm_data",
+        demonstrations="safetypilot.envs.arm_data:arm_demonstrations",
         expert="safetypilot.envs.arm_data:ArmExpert",
         body="safetypilot.envs.arm_body:ArmBody",
     ),

@@ -14,16 +14,18 @@ _HOSTS = ("robot", "workstation")
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: safetypilot keys keys robot workstation")(keys)
+    app.command(epilog="Example: safetypilot keys robot workstation --out keys")(keys)
 
 
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go.")],
     hosts: Annotated[
         list[str] | None,
         typer.Argument(metavar="HOST", help="For whom; else robot and workstation.",
                        show_default=False),
     ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where they go; launch files look here by default.")
+    ] = Path("~/.config/safetypilot/keys"),
     json: Json = False,
 ) -> None:  # fmt: skip
     """Make the keys by which the hosts of a graph know each other.
@@ -33,12 +35,12 @@ def keys(
     from safetypilot.launch.keys import PUBLIC, SECRET, UnusableKey, make
     from safetypilot.launch.schema import NAME
 
-    names = list(dict.fromkeys(hosts or _HOSTS))
+    folder, names = out.expanduser(), list(dict.fromkeys(hosts or _HOSTS))
     for name in names:
         if not re.fullmatch(NAME, name):
             raise InputError(f"{name!r} is no name of a host; use letters, digits and underscores")
     try:
-        made = make(folder.expanduser(), names)
+        made = make(folder, names)
     except UnusableKey as error:
         raise InputError(str(error)) from None
     if json:

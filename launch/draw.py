@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetypilot.launch.layout import BOX_WIDTH, Box, Line, Net, arrange
-from safetypilot.launch.plan import Plan
+from safetypilot.launch.plan import NodePlan, Plan
 
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B"),
@@ -29,14 +29,19 @@ def nets(plan: Plan) -> list[Net]:
 def mermaid(plan: Plan) -> str:
     """The graph as Mermaid: solid arrows are latest values, dotted ones streams."""
     lines = [f"%% {plan.name}: {plan.env} at {plan.rate_hz:g} Hz", "flowchart LR"]
-    for node in plan.nodes:
-        kind = node.node.rpartition(":")[2]
-        opening, closing = ("([", "])") if node.name == plan.plant else ("[", "]")
-        lines.append(f'    {node.name}{opening}"{node.name}<br/><small>{kind}</small>"{closing}')
+    for host in dict.fromkeys(node.host for node in plan.nodes):
+        boxes = [_mermaid_node(node, plan.plant) for node in plan.nodes if node.host == host]
+        lines += [f"    subgraph {host}", *boxes, "    end"] if host else boxes
     for net in nets(plan):
         arrow = "-.->" if net.stream else "-->"
         lines += [f"    {net.writer} {arrow}|{net.topic}| {reader}" for reader in net.readers]
     return "\n".join(lines) + "\n"
+
+
+def _mermaid_node(node: NodePlan, plant: str | None) -> str:
+    kind = node.node.rpartition(":")[2]
+    opening, closing = ("([", "])") if node.name == plant else ("[", "]")
+    return f'    {node.name}{opening}"{node.name}<br/><small>{kind}</small>"{closing}'
 
 
 def draw(plan: Plan, path: Path) -> None:

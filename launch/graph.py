@@ -274,7 +274,7 @@ class _Loading:
                 continue
             value: Any = self.document.values
             for part in place:
-                value = value.get(part) if isinstance(value, dict) else None
+                value = None if isinstance(value, str | None) else value[part]  # --set replaced it
             if not isinstance(value, str) or os.path.isfile(value):
                 continue
             mark, argument = self.document.at(place), self.filled.arguments.get(place)

@@ -86,7 +86,7 @@ def _public(check: Check, place: Place, text: str, here: str | None) -> str:
     try:
         return keys.read(Path(files.locate(text, check.document.at(place))))
     except keys.UnusableKey as error:
-        mend = "`safetypilot keys DIR` makes the keys of a robot and a workstation"
+        mend = "`safetypilot keys` makes those of a robot and a workstation"
         if here is not None:
             check.complain(place, str(error), mend)
         else:

@@ -47,6 +47,7 @@ class NodePlan:
         every: it acts on every so many-th observation (nodes/kernel/rates.py).
         budgets_ns: its own names of inputs -> how old the observation behind may be when used.
         process: nodes of the same process name share a process; empty: its own.
+        host: where it flies, if the graph can be split over two.
     """
 
     name: str
@@ -62,6 +63,7 @@ class NodePlan:
     budgets_ns: dict[str, int] = field(default_factory=dict)
     process: str = ""
     restart: Restart = Restart()
+    host: str = ""
 
     @property
     def crew(self) -> str:

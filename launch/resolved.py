@@ -242,4 +242,5 @@ def _node_plan(node: NodeSpec) -> plan.NodePlan:
         every=node.every,
         budgets_ns={topic: int(limit * 1e6) for topic, limit in node.budgets_ms.items()},
         restart=plan.Restart(restart.policy, restart.backoff, restart.backoff_max, restart.max),
+        host=node.host,
     )

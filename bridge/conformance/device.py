@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
+from safetypilot.bridge.conformance import host
 from safetypilot.bridge.contract import DriverError
 
 Event = dict[str, Any]  # at_ns, event, and what belongs to it
@@ -96,6 +97,11 @@ class Device:
             self.details = details
             return True
         return False
+
+    def starved_s(self) -> float:
+        """How long it has been kept from a CPU by others."""
+        pid = self.pid()
+        return host.starved_s(pid) if pid is not None else 0.0
 
     def freeze(self) -> None:
         """From now on it does nothing, as if it hung."""

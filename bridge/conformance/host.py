@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import NoReturn
 
@@ -53,6 +54,29 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
 def _give_up(number: int, frame: FrameType | None) -> NoReturn:
     raise Stuck
+
+
+class Stopwatch:
+    """Time that passes, without that in which this thread would run and others do.
+
+    What is left is the thread's own work and its waiting for something, which is what a deadline is
+    about. Where the kernel does not tell, nothing is taken off.
+    """
+
+    def __init__(self) -> None:
+        self._kept_s, self._since = _kept_waiting_s(), monotonic()
+
+    def seconds(self) -> float:
+        """Since the start."""
+        passed = monotonic() - self._since
+        return max(0.0, passed - (_kept_waiting_s() - self._kept_s))
+
+
+def _kept_waiting_s() -> float:
+    with suppress(OSError, IndexError):
+        with open("/proc/thread-self/schedstat") as line:
+            return int(line.read().split()[1]) / 1e9
+    return 0.0
 
 
 def starved_s(process: int) -> float:

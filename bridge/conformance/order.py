@@ -12,7 +12,7 @@ from typing import Any
 
 from safetypilot.bridge.conformance import host
 from safetypilot.bridge.conformance.bench import LONGEST_S, Bench
-from safetypilot.bridge.conformance.session import AMPLE_NS, Session, held, preferred
+from safetypilot.bridge.conformance.session import AMPLE_NS, Session, preferred, staying
 from safetypilot.bridge.conformance.verdict import Failed, refused
 from safetypilot.bridge.contract import Driver, DriverError, Measurement
 from safetypilot.bridge.lifecycle import Lifecycle, State
@@ -23,13 +23,12 @@ _Calls = dict[str, Callable[[], Any]]
 def _calls(bench: Bench, driver: Driver) -> _Calls:
     """Every call that may be out of order, ready to be made."""
     mode = preferred(driver)
-    still = held(driver, mode, tuple(0.0 for _ in driver.description.joints))
     return {
         "configure": lambda: driver.configure(bench.values),
         "check_watchdog": driver.check_watchdog,
         "activate": lambda: driver.activate(mode),
         "read": lambda: driver.read(monotonic_ns()),
-        "write": lambda: driver.write(still, monotonic_ns() + AMPLE_NS),
+        "write": lambda: driver.write(staying(driver), monotonic_ns() + AMPLE_NS),
         "deactivate": driver.deactivate,
         "reset": driver.reset,
     }
@@ -64,7 +63,7 @@ def calls_out_of_order(bench: Bench) -> str:
     with suppress(DriverError):
         driver.deactivate()  # what is not active may be deactivated, or not
     session = bench.activate(driver)
-    session.cycle(5)
+    session.start = session.cycle(session.cycles(0.1))
     for name in ("configure", "activate", "check_watchdog"):
         count += _refuse(calls, "while active", name)
         session.cycle(2)
@@ -97,6 +96,7 @@ class _Walk:
     def __init__(self, bench: Bench, life: Lifecycle) -> None:
         self._bench, self._life = bench, life
         self._mode = preferred(life.driver)
+        self._session: Session | None = None
         self._latched = False  # the device, which may have been left so by a close
         self.made = self.refused = self.active = 0
 
@@ -129,10 +129,10 @@ class _Walk:
             if start is not None:
                 self.active += 1
                 self._session = Session(driver, self._mode, start)
-            self._session.cycle(3)
+            if self._session is not None:
+                self._session.cycle(3)
         elif self._life.connected:
-            zeros = tuple(0.0 for _ in driver.description.joints)
-            setpoint = held(driver, self._mode, zeros)
+            setpoint = staying(driver)
             refused(
                 f"a write while {self._life.state}",
                 lambda: driver.write(setpoint, monotonic_ns() + AMPLE_NS),

@@ -111,6 +111,15 @@ def held(driver: Driver, mode: Mode, position: Vector) -> Setpoint:
     return Setpoint(mode, inside, zeros, zeros, kp, kd)
 
 
+def staying(driver: Driver) -> Setpoint:
+    """What would do least if it were taken: to stay where the driver says that the joints are."""
+    try:
+        position = driver.read(monotonic_ns()).position
+    except DriverError:  # of a driver that is not connected, for one
+        position = (0.0,) * len(driver.description.joints)
+    return held(driver, preferred(driver), position)
+
+
 def farthest(here: Vector, there: Vector) -> float:
     """The largest difference of two positions; inf where a number of them is missing."""
     if len(here) != len(there) or not isfinite(sum(here)) or not isfinite(sum(there)):

@@ -51,8 +51,8 @@ def watchdog_can_be_provoked(bench: Bench) -> str:
 
 def activation_is_bumpless(bench: Bench) -> str:
     """Activated and told to stay, no joint moves, in any mode; before, there is no torque."""
-    since_ns = monotonic_ns()
     driver, seen, spans = bench.configured(), [], []
+    since_ns = monotonic_ns()
     for mode in bench.description.modes:
         before = at_rest(driver, bench.subject.still)
         began_ns = monotonic_ns()

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetypilot.bridge.conformance.bench import Bench
 from safetypilot.bridge.conformance.session import AMPLE_NS, Session
-from safetypilot.bridge.conformance.verdict import Failed, refused
+from safetypilot.bridge.conformance.verdict import Failed, Skipped, refused
 from safetypilot.bridge.contract import DriverError, Mode, Setpoint, Vector
 from safetypilot.bridge.limits import Cut, Limiter
 
@@ -41,8 +41,19 @@ def _unmoved(bench: Bench, session: Session) -> str:
     return f"moved {session.moved():.4f} at most"
 
 
+def _need_simulated(bench: Bench) -> None:
+    """A driver that takes what it must refuse is found out where nothing can break.
+
+    Raises:
+        Skipped: something can.
+    """
+    if bench.subject.hardware:
+        raise Skipped("a driver that took it would move the robot: only of a simulated device")
+
+
 def not_finite_is_refused(bench: Bench) -> str:
     """NaN and infinity are refused wherever the mode looks, and nothing moves."""
+    _need_simulated(bench)
     session = bench.shared()
     for name in _meant(session.mode):
         for number in (nan, inf, -inf):
@@ -53,6 +64,7 @@ def not_finite_is_refused(bench: Bench) -> str:
 
 def huge_has_no_effect(bench: Bench) -> str:
     """Numbers that no limiter lets through are refused, or change nothing."""
+    _need_simulated(bench)
     session, accepted = bench.shared(), 0
     name = _meant(session.mode)[0]
     for number in (1e300, -1e300, 1e12):
@@ -68,6 +80,7 @@ def huge_has_no_effect(bench: Bench) -> str:
 
 def wrong_length_is_refused(bench: Bench) -> str:
     """Too few and too many numbers are refused."""
+    _need_simulated(bench)
     session = bench.shared()
     for name in _meant(session.mode):
         whole = getattr(session.hold, name)
@@ -79,6 +92,7 @@ def wrong_length_is_refused(bench: Bench) -> str:
 
 def wrong_mode_is_refused(bench: Bench) -> str:
     """A setpoint in another mode than the active one is refused."""
+    _need_simulated(bench)
     session = bench.shared()
     others = [mode for mode in Mode if mode is not session.mode]
     for mode in others:

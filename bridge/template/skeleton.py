@@ -27,7 +27,7 @@ from safetypilot.bridge.contract import DriverError, Joint, Measurement, Mode, S
 
 JOINTS = ("shoulder", "elbow")
 SIZE = len(JOINTS)
-SILENCE_S = 0.1  # after which the device damps by itself
+SILENCE_S = 0.2  # after which the device damps by itself
 REQUEST = struct.Struct(f"<BI{SIZE}d")  # what, number, goals in rad
 STATE = struct.Struct(f"<cIIIQBB{3 * SIZE}d")
 
@@ -121,7 +121,7 @@ class SkeletonDriver:
             modes=(Mode.POSITION,),
             rate_hz=500.0,
             max_rate_hz=500.0,
-            command_timeout_s=0.05,
+            command_timeout_s=0.1,
             watchdog_s=SILENCE_S,
             failsafes=(contract.Failsafe.DAMPING,),
         )  # fmt: skip

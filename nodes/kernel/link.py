@@ -71,7 +71,7 @@ class Link(NetworkNode):
         self._down = "not linked yet"
         self._refused: dict[str, int] = {}
         self._last: tuple[str, bytes] | None = None  # that came, to rehearse with
-        self._told: dict[str, int] = {}  # handshakes refused, as far as they have been told
+        self._told: set[str] = set()  # why handshakes were refused, as far as that was said
 
     def _period_ns(self, topic: str) -> int:
         context = self.context
@@ -184,10 +184,9 @@ class Link(NetworkNode):
         """Says once what a person should know."""
         if self._line is not None:
             self._line.look_after()
-            for cause, count in self._line.refused.items():
-                if cause not in self._told:
-                    self.context.event("link refused a handshake", cause=cause)
-                self._told[cause] = count
+            for cause in self._line.refused.keys() - self._told:
+                self._told.add(cause)
+                self.context.event("link refused a handshake", cause=cause)
         bound_ms, limit = self._talk.clock.bound_ns(now_ns) / 1e6, self.config.uncertainty_ms
         if self._talk.up and not self._uncertain and bound_ms > limit:
             self._uncertain = True
@@ -195,15 +194,16 @@ class Link(NetworkNode):
                 "clocks uncertain",
                 uncertainty_ms=round(bound_ms, 3),
                 limit_ms=limit,
-                meaning=f"ages on {self.config.peer if self._home else self.config.host} may be "
-                "wrong by that much; what the arbiter goes by is exact",
+                meaning=f"ages on {self._away} may be wrong by that much; what the arbiter goes by "
+                "is exact",
             )
         elif self._uncertain and bound_ms < _WELL_KNOWN * limit:
             self._uncertain = False
 
     @property
-    def _home(self) -> bool:
-        return "observation" in self.config.sends
+    def _away(self) -> str:
+        """The host without the plant."""
+        return str(self.config.peer if "observation" in self.config.sends else self.config.host)
 
     # What comes in.
 

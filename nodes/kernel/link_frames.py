@@ -127,8 +127,8 @@ class Translator:
         self._stamps: dict[int, int] = {}
 
     def note(self, observation: Observation) -> None:
-        """Remembers an observation that goes out."""
-        self._stamps[observation.seq] = observation.stamp_ns
+        """Remembers an observation that goes out or has come."""
+        self._stamps.setdefault(observation.seq, observation.stamp_ns)
         if len(self._stamps) > _REMEMBERED:
             del self._stamps[next(iter(self._stamps))]
 
@@ -159,7 +159,7 @@ class Translator:
 
     def _restore(self, topic: str, seq: int, fields: list[Any], index: int) -> None:
         stamp_ns = self._stamps.get(seq)
-        if stamp_ns is not None and topic != "observation":
+        if stamp_ns is not None:
             fields[index] = stamp_ns
         elif self._home and topic in _ANSWERS:
             raise WireError("unknown observation", f"{topic} for observation {seq}")

@@ -7,6 +7,7 @@ one, or speaks something else, gets no further than the handshake and is counted
 
 from __future__ import annotations
 
+from socket import AF_INET6, SOCK_STREAM, getaddrinfo
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -124,8 +125,8 @@ class Listener(_Line):
         self._router = self._open(zmq.ROUTER, ZAP_ENFORCE_DOMAIN=1, **options)
         self._router.setsockopt(zmq.ZAP_DOMAIN, b"link")
         try:
-            self._router.bind(address)
-        except zmq.ZMQError as error:
+            self._router.bind(_numeric(address))
+        except (zmq.ZMQError, OSError) as error:
             self.close()
             raise NodeError(
                 f"cannot listen at {address}: {error.strerror}; `hosts:` must name an address of "
@@ -197,6 +198,13 @@ _OUTCOMES = int(
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+
+
+def _numeric(address: str) -> str:
+    """The address with a number for a name; ZeroMQ listens at numbers only."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    family, _, _, _, found = getaddrinfo(host.strip("[]"), int(port), type=SOCK_STREAM)[0]
+    return f"tcp://[{found[0]}]:{port}" if family == AF_INET6 else f"tcp://{found[0]}:{port}"
 
 
 class Caller(_Line):

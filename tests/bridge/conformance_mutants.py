@@ -136,14 +136,22 @@ class ConnectsTwice(Sound):
 
 
 class CloseRaises(Sound):
-    """(close_at_any_time): when there is nothing to close"""
+    """(close_at_any_time): if what was connected, and no more, is closed twice"""
 
-    closed = False
+    calls = ""
+
+    def connect(self) -> dict[str, str]:
+        self.calls += "connect "
+        return super().connect()
+
+    def configure(self, calibration: dict[str, Any]) -> dict[str, Any]:
+        self.calls = ""
+        return super().configure(calibration)
 
     def close(self) -> None:
-        if self._link is None and self.closed:
+        self.calls += "close "
+        if self.calls == "close connect close close ":
             raise OSError("already closed")
-        self.closed = True
         super().close()
 
 
@@ -165,6 +173,8 @@ class WrongError(Sound):
         try:
             return super().connect()
         except DriverError as error:
+            if self._link is not None:
+                raise
             raise OSError(str(error)) from None
 
 
@@ -478,7 +488,7 @@ class Forgets(Sound):
         self.since_ns, self.mode = monotonic_ns(), self._mode
 
     def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
-        if self._stopped and self._mode is not None and monotonic_ns() - self.since_ns > 10**8:
+        if self._stopped and self._mode is not None and monotonic_ns() - self.since_ns > 2 * 10**8:
             return
         super().write(setpoint, deadline_ns)
 
@@ -639,7 +649,7 @@ class Slow(skeleton_device.Device):
         body = skeleton.unseal(frame)
         if body is not None and body[0] == skeleton.Ask.STOP:
             if not getattr(self, "_stop_at", 0):
-                self._stop_at = monotonic_ns() + 60_000_000
+                self._stop_at = monotonic_ns() + 85_000_000
             return False
         return super().take(frame, sender)
 

@@ -131,11 +131,11 @@ def test_hardware_is_checked_but_for_what_needs_its_log_or_its_death(tmp_path: P
     options = {"port": device.details["port"]}
     subject = suite.Subject(f"{MUTANTS}:Unknown", options, hardware=True)
     names = ("connect_identifies", "too_late_is_refused", "stays_stopped", "silence_damps",
-             "connect_to_nothing")  # fmt: skip
+             "connect_to_nothing", "not_finite_is_refused", "wrong_length_is_refused")  # fmt: skip
     with suite.bench(subject) as bench:
         outcomes = [suite.run(BY_NAME[name], bench) for name in names]
     device.stop()
-    assert [one.verdict for one in outcomes] == ["passed"] * 3 + ["skipped"] * 2, outcomes
+    assert [one.verdict for one in outcomes] == ["passed"] * 3 + ["skipped"] * 4, outcomes
 
 
 # The parts of the kit.

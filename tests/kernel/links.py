@@ -97,7 +97,7 @@ class Side:
     def start(self) -> Side:
         self.link.configure()
         self.executor.stations[0]._answer("activate", {})
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 
@@ -144,7 +144,7 @@ class Side:
 
     def thaw(self) -> None:
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -330,6 +330,16 @@ def listening() -> set[tuple[str, int]]:
     return found
 
 
+def test_a_name_will_do_for_an_address(start: Start, pair: Pair) -> None:
+    address = f"tcp://localhost:{pair.port}"
+    robot, workstation = (
+        start(pair.robot(address=address)),
+        start(pair.workstation(address=address)),
+    )
+    up(robot, workstation)
+    fly(robot, workstation, 0)
+
+
 def test_a_port_that_is_taken_is_said_before_anything_flies(pair: Pair, start: Start) -> None:
     start(pair.robot())
     with pytest.raises(NodeError, match=f"cannot listen at tcp://127.0.0.1:{pair.port}"):

@@ -104,6 +104,15 @@ def test_all_that_is_of_one_observation_has_one_stamp_on_the_other_host_too() ->
     )  # fmt: skip
 
 
+def test_an_observation_is_stamped_once_however_often_it_is_looked_at() -> None:
+    workstation = Translator(home=False)
+    stamps = {
+        workstation.here("observation", observation(7, 1000), offset, NOW).stamp_ns
+        for offset in (500, 507, 490)
+    }
+    assert stamps == {1500}
+
+
 def test_an_answer_to_what_was_never_observed_is_refused_at_home() -> None:
     answer = proposal(9, 1000, 1100)
     with pytest.raises(WireError, match="unknown observation: proposal for observation 9"):

@@ -95,8 +95,8 @@ def test_a_driver_that_fails_is_exit_code_1(tmp_path: Path) -> None:
     call("new", "my_arm", "-o", str(tmp_path))
     path = tmp_path / "my_arm.py"
     text = path.read_text()
-    assert "command_timeout_s=0.05" in text
-    path.write_text(text.replace("command_timeout_s=0.05", "command_timeout_s=50.0"))
+    assert "command_timeout_s=0.1" in text
+    path.write_text(text.replace("command_timeout_s=0.1", "command_timeout_s=50.0"))
     result = call("check", f"{path}:MyArmDriver", "--only", OFFLINE, "--json")
     assert result.exit_code == 1
     report = json.loads(result.output)

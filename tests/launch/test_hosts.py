@@ -228,6 +228,14 @@ def test_the_script_goes_to_where_its_nodes_are() -> None:
     assert portion(made, "robot").script == () and len(portion(made, "desk").script) == 1
 
 
+def test_a_picture_of_the_graph_shows_who_is_where() -> None:
+    drawn = call("graph", "maze-two-hosts").output.splitlines()
+    begin, between = drawn.index("    subgraph robot"), drawn.index("    subgraph workstation")
+    robot = "".join(drawn[begin:between])
+    assert "simulator(" in robot and "arbiter[" in robot and "task_policy[" not in robot
+    assert "subgraph" not in call("graph", "maze").output
+
+
 def test_models_of_the_other_host_need_not_be_here(here: Path) -> None:
     words = ["maze-two-hosts", f"keys={here / 'maze'}", "policy=elsewhere.onnx"]
     keys.make(here / "maze", ("robot", "workstation"))
@@ -241,7 +249,7 @@ def test_models_of_the_other_host_need_not_be_here(here: Path) -> None:
 
 
 def test_keys_are_made_for_their_owner_alone_and_never_over_others(here: Path) -> None:
-    result = call("keys", "made")
+    result = call("keys", "--out", "made")
     assert result.exit_code == 0, result.output
     for name in ("robot", "workstation"):
         secret, public = here / "made" / f"{name}.secret", here / "made" / f"{name}.public"
@@ -250,12 +258,12 @@ def test_keys_are_made_for_their_owner_alone_and_never_over_others(here: Path) -
         assert keys.read(public) in result.output
         assert secret.read_text().strip() not in result.output
     assert stat.S_IMODE((here / "made").stat().st_mode) == 0o700
-    again = call("keys", "made", "robot")
+    again = call("keys", "robot", "--out", "made")
     assert again.exit_code == 2 and "robot.public exists" in again.output
-    assert call("keys", "more", "rob-ot").exit_code == 2
-    assert json.loads(call("keys", "third", "a", "--json").output).keys() == {"a"}
+    assert call("keys", "rob-ot", "--out", "more").exit_code == 2
+    assert json.loads(call("keys", "a", "--out", "third", "--json").output).keys() == {"a"}
     (here / "file").write_text("")
-    assert "Not a directory" in call("keys", "file/x").output
+    assert "Not a directory" in call("keys", "--out", "file/x").output
 
 
 def test_lockstep_is_for_one_machine(here: Path) -> None:
