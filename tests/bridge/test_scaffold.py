@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         scaffold.write("my_arm", tmp_path / "file" / "below")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=12))
 def test_whatever_the_name_it_is_refused_or_a_module(
     tmp_path_factory: pytest.TempPathFactory, name: str
