@@ -23,6 +23,7 @@ MARGIN = 0.01  # m: a tool nearer to the zone than this is a violation already
 RATE_HZ = 25.0
 STEP_LIMIT = 0.08  # rad per control step and joint
 TIME_COST = 0.05  # m, of each step; without it policies learn to wait a little beside the target
+VIOLATION_COST = 1.0  # m; without it they learn that a violation ends what costs time
 
 _PARTS = (0.5, 1.0)  # of a step at which it is judged: what a fast tip cuts off in between counts
 
@@ -32,7 +33,8 @@ class ArmBody:
 
     Observation: tip (x, y) in m, angles of shoulder and elbow in rad, their speeds in rad/s, the
     way from the tip to the target (x, y) in m. Action: steps of both angles in rad, added to the
-    measured ones. Reward: minus the length of that way after the step, and of 0.05 m for the time.
+    measured ones. Reward: minus the length of that way after the step, and of 0.05 m for the time;
+    a violation, which ends the episode, costs another metre.
 
     Every episode goes on from where the arm is, and its target lies on the other side of the x axis
     from the tip.
@@ -89,7 +91,8 @@ class ArmBody:
             if clearance(between) < MARGIN and clearance(between) <= room:
                 cost = 1.0
         distance = hypot(x, y)
-        return Verdict(-distance - TIME_COST, cost, cost == 0.0 and distance < ARM.goal_radius)
+        reward = -distance - TIME_COST - cost * VIOLATION_COST
+        return Verdict(reward, cost, cost == 0.0 and distance < ARM.goal_radius)
 
 
 def tip(position: Numbers) -> tuple[float, float]:

@@ -80,7 +80,7 @@ def test_reward_and_success_follow_from_the_tip(before, after, target):
     verdict = judged(before, after, target)
     x, y = tip(after)
     distance = hypot(x - target[0], y - target[1])
-    assert abs(verdict.reward + distance + 0.05) < 1e-6
+    assert abs(verdict.reward + distance + 0.05 + verdict.cost) < 1e-6
     assume(abs(distance - ARM.goal_radius) > 1e-6)
     assert verdict.success == (distance < ARM.goal_radius and verdict.cost == 0.0)
     assert not verdict.over

@@ -9,7 +9,7 @@ import pytest
 
 from safetypilot.envs import arm_body, arm_data, geometry, registry
 from safetypilot.envs.arm import Arm
-from safetypilot.envs.offline import expert, offline_data
+from safetypilot.envs.offline import expert, offline_data, task_data
 
 BESIDE = (0.05, 1.0)  # angles with the tip 13 mm from where the zone's margin begins
 ZONE_X, _, ZONE_RADIUS = geometry.ARM.discs[0]
@@ -115,7 +115,7 @@ def test_a_tool_in_the_margin_is_a_violation_and_success_is_not_beside_it():
     assert info == {"cost": 1.0, "success": False}
     x, y = observation[:2]
     assert 0.0 < arm_body.clearance(tuple(observation[2:4].tolist())) < arm_body.MARGIN
-    assert reward == pytest.approx(-hypot(x - ZONE_X, y - 0.01) - 0.05, abs=1e-6)
+    assert reward == pytest.approx(-hypot(x - ZONE_X, y - 0.01) - 1.05, abs=1e-6)
 
 
 def test_success_is_the_tip_at_the_target():
@@ -213,6 +213,12 @@ def test_the_offline_data_show_violations_and_successes():
     successes = np.hypot(*data["next_observation"][:, 6:].T)
     assert ((successes < geometry.ARM.goal_radius) & ends).sum() >= 5
     assert (data["cost"][:500].sum(), len(data["cost"])) == (0.0, 1000)
+
+
+def test_in_the_demonstrations_nobody_violates():
+    data = task_data("arm", 600, seed=1)
+    assert len(data["cost"]) == 600 and not data["cost"].any()
+    assert data["terminated"].sum() >= 5
 
 
 @pytest.mark.parametrize("option", ["position", "target"])
