@@ -267,6 +267,7 @@ class UnitreeDriver:
     # Common to all.
 
     def _check_configured(self) -> None:
+        self._check_stopped()
         if not self._configured or self._mode is not None:
             state = "active already" if self._mode else "not configured"
             raise DriverError(f"the driver is {state}; configure, then activate")

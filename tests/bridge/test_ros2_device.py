@@ -173,7 +173,9 @@ def test_what_it_refuses_it_counts_by_cause(robots: Callable[..., Robot]) -> Non
     finally:
         bus.close()
     assert robot.end() == 0
-    assert robot.wait_for("ended")["refused"] == {"length": 2, "not finite": 2}
+    refused = robot.wait_for("ended")["refused"]
+    assert refused["not finite"] == 2 and set(refused) == {"length", "not finite"}
+    assert refused["length"] in (1, 2)  # the first may have come before both ends knew each other
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
