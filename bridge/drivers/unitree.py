@@ -121,8 +121,8 @@ class UnitreeDriver:
         """Takes the motors over, damped; stiffness comes with what is written."""
         if mode not in self.description.modes:
             raise DriverError(f"unitree: mode is {mode}; it is pd or effort")
-        self._check_configured()
         self._check_stopped()
+        self._check_configured()
         self._look()
         if not self._options.simulated:
             service = self._link.motion_service()

@@ -29,7 +29,8 @@ from safetypilot.bridge.protocols.unitree import (
 from safetypilot.bridge.protocols.unitree_types import PLACE
 
 PATIENCE_S = 60.0  # a busy machine
-TIMEOUT_MS = 500  # of the robot's watchdog; by default it has 50, which a busy machine may miss
+PATIENT_MS = 5000  # a robot's watchdog where it is not looked at: a busy machine is slow
+STRICT_MS = 100  # where it is
 ZEROS = (0.0,) * 12
 STANDING = (0.0, 0.9, -1.8) * 4
 LYING = (-0.47, 1.29, -2.71, 0.47, 1.29, -2.71) * 2
@@ -50,13 +51,16 @@ def free_domain() -> int:
 class Robot:
     """A simulated quadruped that runs by itself."""
 
-    def __init__(self, folder: Path, *more: str, domain: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *more: str, domain: int | None = None, timeout_ms: int = PATIENT_MS
+    ) -> None:
+        self._timeout_ms = timeout_ms
         self._events = folder / "events.jsonl"
         self.domain = free_domain() if domain is None else domain
         command = [
             sys.executable, "-P", "-m", "safetypilot.bridge.devices.quadruped", "--domain",
             str(self.domain), "--events", str(self._events), "--with-parent",
-            "--timeout", str(TIMEOUT_MS / 1000), *more,
+            "--timeout", str(timeout_ms / 1000), *more,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
@@ -81,9 +85,9 @@ class Robot:
         self.since_ns = active["at_ns"]
         event = self.wait_for("damping")
         assert event["cause"] == "silence"
-        assert TIMEOUT_MS <= event["silent_ms"]
+        assert self._timeout_ms <= event["silent_ms"]
         if event["at_ns"] > killed_ns:  # or a busy machine was faster
-            assert event["silent_ms"] < (event["at_ns"] - killed_ns) / 1e6 + TIMEOUT_MS
+            assert event["silent_ms"] < (event["at_ns"] - killed_ns) / 1e6 + self._timeout_ms
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -100,7 +104,7 @@ class Robot:
 
     def driver(self, **options: Any) -> UnitreeDriver:
         """One for it, not connected."""
-        told = {"connect_s": PATIENCE_S, "watchdog_s": TIMEOUT_MS / 1000, **options}
+        told = {"connect_s": PATIENCE_S, "watchdog_s": self._timeout_ms / 1000, **options}
         return UnitreeDriver(UnitreeOptions(domain=self.domain, **told))
 
 
@@ -116,8 +120,7 @@ class Commander:
         until(lambda: bool(self.writer.readers and self._reader.writers), lambda: "no robot")
 
     def place(self, position: tuple[float, ...]) -> None:
-        """Puts it there, damped and obeying nobody."""
-        until(lambda: set(self.state().modes) == {0}, lambda: "it obeys somebody")
+        """Puts it there, damped."""
         number = random.randrange(1, 1 << 32)
         writer = self.bus.writer(PLACE_TOPIC, PLACE)
 
