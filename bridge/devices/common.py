@@ -172,7 +172,7 @@ class Pace:
                 self.skipped += lost
                 self._origin_ns += lost * self._tick_ns
             self.next_ns += (ticks + 1) * self._tick_ns
-        steps = floor((now_ns - self._origin_ns) * self._steps_per_ns + 1e-6) - self._steps
+        steps = floor((now_ns - self._origin_ns) * self._steps_per_ns + 1e-7) - self._steps
         if steps <= 0:
             return 0
         self._steps += steps
