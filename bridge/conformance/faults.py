@@ -81,17 +81,15 @@ def _before(bench: Bench, name: str) -> tuple[Driver, Callable[[], Any]]:
 
 
 def _cycles(session: Session, read_only: bool) -> None:
-    """Reads and writes for a while, none of it for long; ends with an error or without news."""
-    driver, news = session.driver, 0
+    """Reads and writes for a while, none of it for long."""
+    driver = session.driver
     for _ in range(50):
         watch = host.Stopwatch()
-        news += driver.read(monotonic_ns() + 2_000_000).fresh
+        driver.read(monotonic_ns() + 2_000_000)
         if not read_only:
             driver.write(session.hold, monotonic_ns() + AMPLE_NS)
         if (took := watch.seconds()) > _PROMPT_S:
             raise Failed(f"a cycle took {took:.2f} s")
-    if news > 40:
-        raise Failed("nobody is there, and news keep coming")
 
 
 def _fails(name: str, driver: Driver, call: Callable[[], Any], why: str) -> float:

@@ -186,8 +186,10 @@ def _block(driver: Driver) -> float:
 
 
 def _drain(driver: Driver, wait_s: float = 0.05) -> None:
-    """Reads what was under way."""
+    """Reads what was under way, until a read has waited in vain."""
     with suppress(DriverError):  # a driver may notice that it was stopped
         for _ in range(50):
-            if not driver.read(monotonic_ns() + round(wait_s * 1e9)).fresh:
+            since = monotonic()
+            news = driver.read(monotonic_ns() + round(wait_s * 1e9)).fresh
+            if not news or monotonic() - since >= wait_s:
                 break
