@@ -40,7 +40,6 @@ from safetypilot.bridge.protocols.unitree import (
     COMMAND_TOPIC,
     GO,
     IDLE,
-    PLACE_TOPIC,
     SERVO,
     SPORT_TOPIC,
     STATE_TOPIC,
@@ -49,11 +48,11 @@ from safetypilot.bridge.protocols.unitree import (
     State,
     States,
     make_remote,
-    unpack_place,
 )
 from safetypilot.bridge.protocols.unitree_image import Corrupted
+from safetypilot.bridge.protocols.unitree_place import PLACE, PLACE_TOPIC, unpack_place
 from safetypilot.bridge.protocols.unitree_robots import GO2
-from safetypilot.bridge.protocols.unitree_types import PLACE, SPORT_MODE_STATE
+from safetypilot.bridge.protocols.unitree_types import SPORT_MODE_STATE
 
 TIMEOUT_S, DAMPING = 0.05, GO2.damping
 _HOLD_KP, _HOLD_KD = 60.0, 3.0  # of a robot that stands by itself before anybody commands it

@@ -6,8 +6,8 @@ from time import monotonic_ns
 
 from safetypilot.bridge.contract import DriverError, Vector
 from safetypilot.bridge.protocols.dds import Writer
-from safetypilot.bridge.protocols.unitree import Place, pack_place
 from safetypilot.bridge.protocols.unitree_link import Link
+from safetypilot.bridge.protocols.unitree_place import Place, pack_place
 
 _PATIENCE_NS, _AGAIN_NS, _TICK_NS = 2_000_000_000, 20_000_000, 2_000_000
 

@@ -54,7 +54,7 @@ class Image:
         return b"".join(parts)
 
     def from_cdr(self, sample: bytes) -> bytes:
-        """The C structure of a sample, all padding zero.
+        """The C structure of a sample; what CDR pads inside of it stays as it came.
 
         Raises:
             Corrupted: it is no sample of this type.
@@ -68,7 +68,11 @@ class Image:
         for cdr, c, length in self._runs:
             parts += bytes(c - done), sample[len(HEADER) + cdr : len(HEADER) + cdr + length]
             done = c + length
-        return (np.frombuffer(b"".join(parts), np.uint32) & self._mask).tobytes()
+        return b"".join(parts)
+
+    def blank(self, image: bytes) -> bytes:
+        """The same structure, all padding zero."""
+        return (np.frombuffer(image, np.uint32) & self._mask).tobytes()
 
     def _place(self, kind: Kind, path: str, c: int, cdr: int, mask: bytearray) -> tuple[int, int]:
         """Adds a field; where the next one may begin, in C and in CDR."""

@@ -15,7 +15,6 @@ from safetypilot.bridge.protocols import unitree_types as types
 from safetypilot.bridge.protocols.dds import Bus, Sample, Writer
 from safetypilot.bridge.protocols.unitree import (
     COMMAND_TOPIC,
-    PLACE_TOPIC,
     STATE_TOPIC,
     Commands,
     State,
@@ -23,6 +22,7 @@ from safetypilot.bridge.protocols.unitree import (
 )
 from safetypilot.bridge.protocols.unitree_api import REQUEST_TOPIC, RESPONSE_TOPIC, MotionService
 from safetypilot.bridge.protocols.unitree_image import Corrupted
+from safetypilot.bridge.protocols.unitree_place import PLACE, PLACE_TOPIC
 from safetypilot.bridge.protocols.unitree_robots import Robot
 
 COUNTERS = (
@@ -113,7 +113,7 @@ class Link:
 
     def placer(self) -> Writer:
         """Where a simulated robot hears how it is to be placed."""
-        return self._open_bus().writer(PLACE_TOPIC, types.PLACE)
+        return self._open_bus().writer(PLACE_TOPIC, PLACE)
 
     def begin(self, *, anew: bool = False) -> None:
         """Counts from here; anew: who sends next is the robot, which may have been restarted.

@@ -218,9 +218,6 @@ RESPONSE = _struct(
     binary=Sequence("octet"),
 )
 
-# Not the vendor's: where our simulated quadruped is to be put.
-PLACE = _struct("safetypilot.msg.dds_.Place_", number="uint32", position=Array("float32", 12))
-
 # First 12 hex digits of SHA-256 of the vendor's own type information and type map.
 DIGESTS = {
     GO_LOW_COMMAND.name: ("cc8f6612e08e", "a6c7b8e2dd75"),

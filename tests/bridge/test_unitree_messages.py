@@ -155,9 +155,16 @@ def test_what_is_between_the_fields_does_not_count(struct_: dds.Struct) -> None:
     image = Image(struct_)
     blank = image.to_cdr(bytes(image.size))
     noisy = dds.HEADER + b"\xff" * (len(blank) - len(dds.HEADER))
-    kept = image.from_cdr(noisy)
+    kept = image.blank(image.from_cdr(noisy))
     fields = {offset for offset in range(image.size) if kept[offset]}
     assert fields == set(range(image.size)) - padding(struct_)
+
+
+def test_a_checksum_is_over_zeros_between_the_fields() -> None:
+    commands = Commands(GO, 12)
+    sample = bytearray(commands.pack(*((0.5,) * 12,) * 5))
+    sample[4 + 23] = 0xAA  # behind the first motor's mode
+    assert commands.unpack(bytes(sample)).kp == (0.5,) * 12
 
 
 def padding(struct_: dds.Struct) -> set[int]:

@@ -63,7 +63,7 @@ def costs(folder: Path) -> None:
             if name == "read":
                 new += driver.read(0).fresh
             else:
-                driver.write(setpoint, next_ns + 10**9)
+                driver.write(setpoint, monotonic_ns() + 10**9)
             cpus[name].append((thread_time_ns() - cpu) / 1e3)
             walls[name].append((perf_counter_ns() - wall) / 1e3)
     for name in ("read", "write"):

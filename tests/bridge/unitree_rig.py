@@ -18,15 +18,12 @@ from safetypilot.bridge.protocols.dds import Bus, Writer
 from safetypilot.bridge.protocols.unitree import (
     COMMAND_TOPIC,
     GO,
-    PLACE_TOPIC,
     STATE_TOPIC,
     Commands,
-    Place,
     State,
     States,
-    pack_place,
 )
-from safetypilot.bridge.protocols.unitree_types import PLACE
+from safetypilot.bridge.protocols.unitree_place import PLACE, PLACE_TOPIC, Place, pack_place
 
 PATIENCE_S = 60.0  # a busy machine
 PATIENT_MS = 5000  # a robot's watchdog where it is not looked at: a busy machine is slow
