@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-ENVS = ("maze", "navigation1", "navigation2")
+ENVS = ("maze", "navigation1", "navigation2", "arm")
 
 
 def manifest(env="maze"):
