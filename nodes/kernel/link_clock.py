@@ -42,12 +42,14 @@ class ClockEstimate:
             heard_ns, answered_ns: when the other host took it and sent the answer, by its clock.
         """
         trip = (back_ns - asked_ns) - (answered_ns - heard_ns)
-        if back_ns < asked_ns or answered_ns < heard_ns or trip < 0:
+        parted = self._apart(back_ns - asked_ns)
+        if back_ns < asked_ns or answered_ns < heard_ns or trip < -parted:
             self.jumps += 1  # one of the clocks went back in between
             return
+        trip = max(0, trip)  # their clock is the quicker one
         self._recent.append(trip)
         self._trips.add(trip)
-        low = asked_ns - heard_ns - self._apart(back_ns - asked_ns)
+        low = asked_ns - heard_ns - parted
         high = back_ns - answered_ns
         if self.samples:
             widened = self._apart(back_ns - self._at_ns)

@@ -194,6 +194,7 @@ def test_one_thread_makes_all_calls_and_no_calibration_is_asked_for(
     active: tuple[LerobotDriver, Duck],
 ) -> None:
     driver, duck = active
+    until(lambda: duck.done("act"))
     driver.write(Setpoint(Mode.POSITION, (0.0, 0.0)), LATER)
     until(lambda: len(duck.done("act")) >= 2)
     driver.close()

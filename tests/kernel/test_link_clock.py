@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from safetypilot.nodes.kernel.link_clock import DRIFT, ClockEstimate
@@ -65,6 +65,7 @@ def test_the_bound_holds_whatever_the_delays(
 
 
 @given(OFFSETS, st.floats(-DRIFT * 0.99, DRIFT * 0.99), st.lists(TRIPS, min_size=1, max_size=20))
+@example(0, 0.000235, [Trip(0, 0, 2129, 0)])  # no way at all, and the quicker clock over there
 def test_the_bound_is_no_wider_than_half_the_last_round_trip(
     offset_ns: int, drift: float, trips: list[Trip]
 ) -> None:
