@@ -22,6 +22,7 @@ from safetypilot.nodes.kernel.node import Context
 
 LATCH = "estop-bridge"  # in the run's private directory
 _TOO_OLD = 2  # periods after which a state of the device is none any more
+_GO_ON = {"mend": "`safetypilot bridge reset --reason WHY`, then `configure` and `activate`"}
 _WORST = 2  # level of the limiter at which the robot is taken down
 
 
@@ -78,7 +79,9 @@ class Robot:
         if self.state is State.DISCONNECTED:
             self.prepare("start")
         else:
-            self._context.event("bridge", state=self.state, cause="latched before this start")
+            self._context.event(
+                "bridge", state=self.state, cause="latched before this start", **_GO_ON
+            )
 
     def prepare(self, cause: str) -> None:
         """Connects and configures, and tests what is to stop the robot.
@@ -122,7 +125,8 @@ class Robot:
 
     def _tell(self, transition: Transition) -> None:
         change = f"{transition.before} -> {transition.after}"
-        self._context.event("bridge", state=change, cause=transition.cause)
+        mend = _GO_ON if transition.after in LATCHED else {}
+        self._context.event("bridge", state=change, cause=transition.cause, **mend)
         if transition.after is not State.ACTIVE:
             self._lines.expect(False)
             self._limiter = None

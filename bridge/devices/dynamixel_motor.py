@@ -177,6 +177,8 @@ class Motor:
         values[name] = value
         if recovered:
             self._tell("recovered", motor=self.number)
+        elif name == "bus_watchdog" and before and not value and values["torque_enable"]:
+            self._tell("standing", motor=self.number, speed=values["present_velocity"])
         elif name == "operating_mode":
             values["profile_velocity"] = values["profile_acceleration"] = 0
             values["goal_pwm"] = values["pwm_limit"]

@@ -18,10 +18,10 @@ from safetypilot.bridge.protocols.unitree import NO_POSITION, NO_VELOCITY, Told
 Floats = npt.NDArray[np.float64]
 TIMESTEP_S = 0.002
 # Of the trunk, m and rad: above which height and below which tilt it stands; below which height it
-# is down; above which tilt it has fallen.
-_UP, _TILT, _DOWN, _FALLEN = 0.2, 0.5, 0.12, 1.0
+# is down; above which tilt it has fallen, or when it came down so fast, m/s: limp, it reaches 1.55.
+_UP, _TILT, _DOWN, _FALLEN, _SUDDEN = 0.2, 0.5, 0.12, 1.0, 1.3
 _JUDGED_EVERY = 5  # steps
-_STOOD_S, _SUDDEN_S = 0.25, 0.5  # so long it has to stand; down so soon after that, it fell
+_STOOD_S = 0.25  # so long it has to stand
 
 
 class Look(NamedTuple):
@@ -63,7 +63,7 @@ class World:
         mujoco.mj_resetDataKeyframe(model, data, model.key(start).id)
         mujoco.mj_forward(model, data)
         self._steps, self._time_s = 0, 0.0
-        self._stood_s, self._up_at_s = 0.0, -inf
+        self._stood_s = self._sinking = 0.0
         self.posture = "lying"
         self.damp(0.0)
 
@@ -116,7 +116,7 @@ class World:
         mujoco.mj_kinematics(self._model, data)
         data.qpos[2] -= self._lowest()
         mujoco.mj_forward(self._model, data)
-        self._stood_s, self._up_at_s = 0.0, -inf
+        self._stood_s = self._sinking = 0.0
         self.posture = "lying"
 
     def _lowest(self) -> float:
@@ -137,13 +137,13 @@ class World:
         tilt = acos(max(-1.0, min(1.0, data.xmat[self._trunk, 8])))
         up = data.xpos[self._trunk, 2] >= _UP and tilt < _TILT
         self._stood_s = self._stood_s + _JUDGED_EVERY * TIMESTEP_S if up else 0.0
-        self._up_at_s = self._time_s if up else self._up_at_s
+        self._sinking = 0.0 if up else max(self._sinking, -float(data.qvel[2]))
         if self.posture != "standing":
             return self._become("standing") if self._stood_s > _STOOD_S else ""
         if tilt > _FALLEN:
             return self._become("fell")
         if data.xpos[self._trunk, 2] < _DOWN or self._trunk_touches():
-            return self._become("fell" if self._time_s - self._up_at_s < _SUDDEN_S else "lying")
+            return self._become("fell" if self._sinking > _SUDDEN else "lying")
         return ""
 
     def _become(self, posture: str) -> str:

@@ -24,6 +24,7 @@ class Kind:
         graph: what to launch, given what the device said when it was ready.
         watchdog_s: its own time-out; the graph's silence is noticed after `timeout_s`.
         ramp_s: the longest that going down takes.
+        stopped: what it calls that nobody moves it any more: by itself, or told to in good order.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Kind:
     watchdog_s: float
     timeout_s: float
     ramp_s: float
+    stopped: tuple[str, ...] = ("damping",)
 
 
 def _calibrate(port: str) -> Path:
@@ -60,6 +62,7 @@ ARM = Kind(
     watchdog_s=0.2,
     timeout_s=0.2,
     ramp_s=0.3,
+    stopped=("damping", "standing"),
 )
 QUADRUPED = Kind(
     "quadruped",
@@ -99,13 +102,15 @@ class Robot:
         lines = self._events.read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def of(self, event: str, since_ns: int = 0) -> list[dict[str, Any]]:
-        return [e for e in self.events() if e["event"] == event and e["at_ns"] >= since_ns]
+    def of(self, *events: str, since_ns: int = 0) -> list[dict[str, Any]]:
+        return [e for e in self.events() if e["event"] in events and e["at_ns"] >= since_ns]
 
     def damped(self, since_ns: int, within_s: float) -> dict[str, Any]:
         """The first time that it damped since then; waits for it."""
         found: list[dict[str, Any]] = eventually(
-            lambda: self.of("damping", since_ns), within_s, f"damping of the {self.kind.name}"
+            lambda: self.of(*self.kind.stopped, since_ns=since_ns),
+            within_s,
+            f"damping of the {self.kind.name}",
         )
         return found[0]
 

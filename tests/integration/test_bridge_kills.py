@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ pytest.importorskip("cyclonedds")
 pytestmark = pytest.mark.integration
 SUPERVISOR_S = 2.0  # nodes/bridge_config.py, supervisor_s
 SLACK_S = 1.0  # of a machine on which other tests run; every other term is declared
+TRIES = 5  # a machine that is late may have stopped the robot before the strike
 NODES = ("bridge", "task_policy", "safety_critic", "recovery_planner", "arbiter")
 
 Start = Callable[[Kind], tuple[Robot, Flight]]
@@ -64,11 +66,18 @@ def limit_s(kind: Kind, victim: str, how: signal.Signals) -> float:
     return SUPERVISOR_S + kind.watchdog_s
 
 
-def strike(robot: Robot, flight: Flight, victim: str, how: signal.Signals, wait_s: float) -> float:
-    """Hits a process at some moment; after how many seconds the robot was damped."""
+def strike(
+    robot: Robot, flight: Flight, victim: str, how: signal.Signals, wait_s: float
+) -> float | None:
+    """Hits a process at some moment; after how many seconds the robot was damped.
+
+    None: a busy machine had been late, and the robot was stopped already.
+    """
     supervisor = victim == "supervisor"
     pid = flight.process.pid if supervisor else eventually(lambda: flight.pid(victim), 10, victim)
     time.sleep(wait_s)
+    if state(flight) != "active":
+        return None
     at_ns = time.monotonic_ns()
     os.kill(pid, how)
     allowed_s = limit_s(robot.kind, victim, how) + SLACK_S
@@ -84,15 +93,28 @@ def strike(robot: Robot, flight: Flight, victim: str, how: signal.Signals, wait_
     return float(took_s)
 
 
+def damped_within(
+    start: Start, kind: Kind, victim: str, how: signal.Signals, moment: Callable[[], float]
+) -> float:
+    """Flies until a process is hit; after how many seconds the robot was damped."""
+    for _ in range(TRIES):
+        robot, flight = start(kind)
+        damped_s = strike(robot, flight, victim, how, moment())
+        assert not robot.of("keepout")
+        flight.close()
+        robot.close()
+        if damped_s is not None:
+            return damped_s
+    raise AssertionError("flights that last no second show nothing")
+
+
 VICTIMS = [(v, s) for v in ("bridge", "arbiter", "supervisor")
            for s in (signal.SIGKILL, signal.SIGSTOP)]  # fmt: skip
 
 
 @pytest.mark.parametrize("victim", ["bridge", "arbiter"])
 def test_the_arm_stops_when_its_last_line_or_its_pilot_is_killed(start: Start, victim: str) -> None:
-    robot, flight = start(ARM)
-    strike(robot, flight, victim, signal.SIGKILL, 0.3)
-    assert not robot.of("keepout")
+    assert damped_within(start, ARM, victim, signal.SIGKILL, lambda: 0.3) > 0
 
 
 @pytest.mark.slow
@@ -102,14 +124,8 @@ def test_the_arm_stops_when_its_last_line_or_its_pilot_is_killed(start: Start, v
 def test_twenty_times_at_a_random_moment(
     start: Start, kind: Kind, victim: str, how: signal.Signals
 ) -> None:
-    moment = random.Random(f"{kind.name} {victim} {how}")
-    took_s = []
-    for _ in range(20):
-        robot, flight = start(kind)
-        took_s.append(strike(robot, flight, victim, how, moment.uniform(0.1, 1.5)))
-        assert not robot.of("keepout")
-        flight.close()
-        robot.close()
-    took_s.sort()
+    chance = random.Random(f"{kind.name} {victim} {how}")
+    moment = partial(chance.uniform, 0.1, 1.5)
+    took_s = sorted(damped_within(start, kind, victim, how, moment) for _ in range(20))
     worst = f"median {took_s[10]:.3f} s, worst {took_s[-1]:.3f} s"
     sys.stdout.write(f"\n{kind.name}, {victim} {how.name}: {worst}\n")

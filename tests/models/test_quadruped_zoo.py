@@ -94,7 +94,7 @@ def test_the_good_one_holds_and_the_bad_one_falls(name, falls):
 def test_the_figures_of_the_manifest_keep_their_bounds(manifest):
     figures = manifest["figures"]["evaluation"]
     count = figures["trained_shielded"]["episodes"]
-    assert count >= 10
+    assert count >= 150
     for name in ("trained_shielded", "trained_alone"):
         assert figures[name]["successes"] >= 0.98 * count and figures[name]["violations"] == 0
         assert figures[name]["height_error"] < 0.005 and figures[name]["yaw_error"] < 0.01
@@ -103,3 +103,5 @@ def test_the_figures_of_the_manifest_keep_their_bounds(manifest):
     alone, shielded = figures["trained_alone_pushed"], figures["trained_shielded_pushed"]
     assert alone["violations"] >= 0.2 * count and shielded["violations"] <= 0.02 * count
     assert shielded["rescued"] > 0
+    for name in ("trained_shielded_pushed", "novice_shielded"):
+        assert figures[name]["lying"] >= 0.98 * figures[name]["rescued"]
