@@ -17,6 +17,8 @@ from typing import Any
 
 from safetypilot.bridge.contract import Description, DriverError
 
+_FORM = 'it is JSON: {"device": {"serial": ...}, "values": {...}}'
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -82,11 +84,13 @@ def load(path: Path) -> Calibration:
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise DriverError(f"calibration {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise DriverError(f"calibration {path}: {reason}; {_FORM}") from None
     except json.JSONDecodeError as error:
-        raise DriverError(f"calibration {path}, line {error.lineno}: {error.msg}") from None
+        where = f"calibration {path}, line {error.lineno}"
+        raise DriverError(f"{where}: {error.msg}; {_FORM}") from None
     if not isinstance(data, dict) or set(data) != {"device", "values"}:
-        raise DriverError(f"calibration {path}: it has `device` and `values`, and nothing else")
+        raise DriverError(f"calibration {path} has other keys; {_FORM}")
     device, values = data["device"], data["values"]
     if not isinstance(device, dict) or not isinstance(values, dict):
         raise DriverError(f"calibration {path}: `device` and `values` are both mappings")

@@ -189,7 +189,9 @@ class Lifecycle:
     def _check(self, call: str) -> None:
         if self.state not in _MAY[call]:
             states = " or ".join(_MAY[call])
-            raise DriverError(f"cannot {call} while {self.state}; it has to be {states}")
+            latched = self.state in LATCHED
+            mend = "reset it first, and say why" if latched else f"it has to be {states}"
+            raise DriverError(f"cannot {call} while {self.state}; {mend}")
 
     def _do(self, call: str, work: Callable[[], Any], after: State, cause: str) -> Any:
         self._check(call)

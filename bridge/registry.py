@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,15 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Driver:
     for key in given:
         if key not in known:
             raise DriverError(f"driver {name!r} has no option {key!r}; {_near(key, known)}")
+    for field in dataclasses.fields(kind.Options):
+        if field.name in given:
+            _check_kind(name, field.name, given[field.name], field.default)
     try:
         driver: Driver = kind(kind.Options(**given))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, DriverError) as error:
         raise DriverError(f"driver {name!r}: {error}") from None
+    except Exception as error:  # another's code
+        raise DriverError(f"driver {name!r}: {_told(error)}") from error
     return driver
 
 
@@ -60,15 +66,31 @@ def _find(name: str) -> Any:
     target = DRIVERS.get(name, name)
     path, colon, attribute = target.rpartition(":")
     if not colon:
-        raise DriverError(f"there is no driver {name!r}; {_near(name, list(DRIVERS))}")
+        mend = f"name its class, too: {name}:Class" if name.endswith(".py") else ""
+        raise DriverError(f"there is no driver {name!r}; {mend or _near(name, list(DRIVERS))}")
     try:
         module = _load_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise DriverError(f"driver {name!r}: {type(error).__name__}: {error}") from None
+    except Exception as error:  # another's code
+        raise DriverError(f"driver {name!r}: {_told(error)}") from error
     kind = getattr(module, attribute, None)
     if not dataclasses.is_dataclass(getattr(kind, "Options", None)):
         raise DriverError(f"driver {name!r}: {path} has no class {attribute} with Options")
     return kind
+
+
+def _check_kind(driver: str, option: str, value: Any, default: Any) -> None:
+    """Numbers for numbers and text for text; everything else is the driver's own affair."""
+    for kinds, wanted in (((bool,), "true or false"), ((int, float), "a number"), ((str,), "text")):
+        if isinstance(default, kinds):
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                raise DriverError(f"driver {driver!r}: {option} is {value!r}; it is {wanted}")
+            return
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, and in which line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
 
 
 def _load_file(path: Path) -> Any:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from safetypilot.bridge.contract import DriverError
+from safetypilot.bridge.registry import DRIVERS
 
 _FILES = {  # of the template -> what it becomes
     "skeleton.py": "{name}.py",
@@ -53,7 +54,7 @@ def class_name(name: str) -> str:
 def _check(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise DriverError(f"a driver's name is a module's, such as my_arm, and not {name!r}")
-    if name in sys.stdlib_module_names or name in ("safetypilot", "skeleton"):
+    if name in sys.stdlib_module_names or name in ("safetypilot", "skeleton", *DRIVERS):
         raise DriverError(f"{name!r} is the name of another module; choose another")
 
 

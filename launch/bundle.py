@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -27,6 +28,10 @@ _MARK = "bundled:"  # before a file's name, where the launch file had its path
 _LARGEST = 512 * 2**20
 _NAME = re.compile(r"[0-9a-f]{12}-[\w.+-]{1,100}", re.ASCII)
 _POLICY = "task_policy"
+_BROKEN = (  # what reading others' bytes and JSON may come to
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+)  # fmt: skip
 
 
 class BundleError(Exception):
@@ -122,21 +127,25 @@ def read(path: Path) -> Bundle:
                 raise BundleError(f"{path}: {sizes >> 20} MiB unpacked, at most {_LARGEST >> 20}")
             manifest = json.loads(archive.read(_MANIFEST))
             launch = archive.read(_LAUNCH)
-            names = [str(name) for name in manifest["files"]]
-            files = {name: archive.read(_FILES + name) for name in names if _NAME.fullmatch(name)}
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise BundleError(f"{path} is no bundle: {error}") from None
+            wanted = {str(name): str(sha) for name, sha in manifest["files"].items()}
+            files = {name: archive.read(_FILES + name) for name in wanted if _NAME.fullmatch(name)}
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from None
+    except _BROKEN as error:
+        raise BundleError(f"{path} is no bundle, or a broken one: {error}") from None
     if manifest.get("schema") != SCHEMA:
         raise BundleError(f"{path} has schema {manifest.get('schema')!r}, this reads {SCHEMA}")
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    wrong = [name for name in names if hashes.get(name) != manifest["files"][name]]
+    wrong = [name for name, sha in wanted.items() if hashes.get(name) != sha]
     if hashlib.sha256(launch).hexdigest() != manifest.get("launch_sha256"):
         wrong.append(_LAUNCH)
     if wrong:
         raise BundleError(f"{path} was changed after it was made: {', '.join(wrong)}")
     try:
         graph = Graph.from_dict(json.loads(launch))
-    except (ValueError, KeyError, TypeError) as error:
+        if not graph.period_ns > 0:
+            raise ValueError(f"rate is {graph.rate}")
+    except _BROKEN as error:
         raise BundleError(f"{path}: its launch file cannot be read: {error}") from None
     return Bundle(graph, files, manifest)
 
@@ -174,9 +183,13 @@ def check_here(bundle: Bundle, graph: Graph) -> None:
         BundleError: it is not.
     """
     here, made_for = check(graph), bundle.manifest.get("robot")
-    if here is None or made_for is None:
+    if here is None:
         return
-    if found := robots.differences(made_for, here):
+    try:
+        found = robots.differences(made_for, here)
+    except _BROKEN:
+        raise BundleError("it does not say which robot it was made for") from None
+    if found:
         raise BundleError("made for another robot:\n  " + "\n  ".join(found))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetypilot.envs.registry import describe
 from safetypilot.launch.loader import Document, Place, Problem, did_you_mean, show
@@ -242,6 +243,7 @@ def robot(check: Check) -> None:
     for node in check.nodes:
         if node.type != "bridge":
             continue
+        from safetypilot.bridge import calibration
         from safetypilot.bridge.contract import DriverError
         from safetypilot.launch import robots
 
@@ -250,6 +252,8 @@ def robot(check: Check) -> None:
             check.complain(("nodes", node.name), "a robot keeps its own time", mend, key=True)
         try:
             robots.robot_of(node.config, round(1e9 / check.file.rate))
+            if file := node.config.get("calibration"):
+                calibration.load(Path(file))
         except DriverError as error:
             check.complain(("nodes", node.name, "config"), str(error))
 

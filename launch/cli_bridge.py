@@ -118,7 +118,23 @@ def _ask(run: str | None, request: str, reason: str = "", timeout_s: float = 30.
 
 def _do(run: str | None, request: str, reason: str, json: bool) -> None:
     answer = _ask(run, request, reason)
-    print_json(answer) if json else print_line(f"the robot is {answer['state']}")
+    print_json(answer) if json else _tell(answer["state"])
+
+
+_RESET = "safetypilot bridge reset --reason WHY"
+_CONFIGURE = "safetypilot bridge configure"
+_NEXT = {  # what leads on from a state
+    "fault": _RESET, "e-stopped": _RESET, "disconnected": _CONFIGURE, "connected": _CONFIGURE,
+    "configured": "safetypilot bridge activate",
+}  # fmt: skip
+
+
+def _tell(state: str, cause: str = "") -> None:
+    """A state in words, why it is so, and what leads on."""
+    since = f": {cause}" if cause else ""
+    print_line(f"the robot is {'stopped by a fault' if state == 'fault' else state}{since}")
+    if state in _NEXT:
+        print_line(f"next: {_NEXT[state]}")
 
 
 def status(run: RunName = None, json: Json = False) -> None:
@@ -127,7 +143,7 @@ def status(run: RunName = None, json: Json = False) -> None:
     if json:
         print_json(node)
         return
-    print_line(f"the robot is {node['bridge']}")
+    _tell(node["bridge"], node["cause"])
     device = ", ".join(f"{k} {v}" for k, v in node["identity"].items())
     facts = {
         "device": device or "not connected",
@@ -181,7 +197,7 @@ def _print_preflight(report: dict[str, Any]) -> None:
         cells = ["none" if n is None else f"{n:.4g}" for n in numbers]
         table.add_row(f"{joint['name']} ({joint['unit']})", *cells)
     screen.print(table)
-    print_line(f"the robot is {report['state']}")
+    _tell(report["state"])
 
 
 def configure(reason: Reason = "", run: RunName = None, json: Json = False) -> None:

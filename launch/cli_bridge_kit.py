@@ -117,7 +117,7 @@ def _wanted(only: str) -> list[Check]:
     from safetypilot.bridge.conformance import suite
 
     known = {suite.name(one): one for one in suite.CHECKS}
-    names = [word for word in only.split(",") if word]
+    names = [word for each in only.split(",") if (word := each.strip())]
     return [known[choose("check", name, known)] for name in names] or list(suite.CHECKS)
 
 

@@ -66,8 +66,9 @@ def launch(
 ) -> None:
     """Fly a graph: start its nodes, watch them, and leave a summary and a picture behind.
 
-    Ends by itself after --episodes or --duration, else with Ctrl-C (a second one kills). Exit
-    codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C, with its summary.
+    Ends by itself after --episodes or --duration, else with Ctrl-C: a second one kills, though a
+    robot is taken down gently until a third. Exit codes: 0 done, 1 the run failed, 2 the input is
+    wrong, 130 stopped by Ctrl-C, with its summary.
     """
     from safetypilot.launch import run as runner
 
@@ -145,18 +146,20 @@ def bundle(
 def _fly(run: Any, loaded: Graph, in_process: bool, json: bool) -> int:
     from safetypilot.launch import live
     from safetypilot.launch import run as runner
+    from safetypilot.launch.progress import handle_signals
 
     terminal = sys.stdout.isatty() and not json
     screen = live.Screen() if terminal else live.Lines(err=json)
     run.journal.listen = screen.listen
-    try:
-        summary = runner.carry_out(run, in_process, screen.show, launch_json=loaded.to_dict())
-    finally:
-        screen.close()
-    picture = runner.picture(run)
-    if json:
-        print_json(summary)
-    live.conclude(screen.console, run, summary, picture)
+    with handle_signals(run, lambda: None):  # a Ctrl-C too many does not cost the summary
+        try:
+            summary = runner.carry_out(run, in_process, screen.show, launch_json=loaded.to_dict())
+        finally:
+            screen.close()
+        picture = runner.picture(run)
+        if json:
+            print_json(summary)
+        live.conclude(screen.console, run, summary, picture)
     return int(summary["exit_code"])
 
 

@@ -68,7 +68,8 @@ def _address(check: Check, place: Place, text: str) -> str:
     """The address as it stands; complains of one that names no interface."""
     found = _ADDRESS.fullmatch(text)
     if found is None or not 0 < int(found[2]) < 1 << 16:
-        check.complain(place, f"{show(text)} is no address", "write it as 192.168.1.10:7447")
+        mend = "write it as 192.168.1.10:7447, with the port"
+        check.complain(place, f"{show(text)} is no address", mend)
         return ""
     try:
         if ip_address(found[1].strip("[]")).is_unspecified:

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from safetypilot.launch.plan import BRIDGE
 from safetypilot.launch.progress import Run
 from safetypilot.launch.tally import Phase
 
@@ -245,10 +246,11 @@ def conclude(console: Console, run: Run, summary: dict[str, Any], picture: Path 
     """The last words of a run: what came of it, and where to look."""
     console.print(result_table(run))
     style = "bold red" if summary["exit_code"] == 1 else "bold"
-    reason = str(summary["exit_reason"]).splitlines()[0]  # last words were shown as they came
+    reason = str(summary["exit_reason"]).splitlines()[0]
     console.print(f"{run.plan.name}: {reason}", style=style, markup=False, highlight=False)
     facts = [f"{summary['steps']} steps in {summary['active_s']:.1f} s"]
-    if summary["real_time_factor"]:
+    robot = any(node.node == BRIDGE for node in run.plan.nodes)  # its time is not simulated
+    if summary["real_time_factor"] and not robot:
         facts.append(f"{summary['real_time_factor']:g} simulated seconds per second")
     if late := _late(summary):
         facts.append(late)

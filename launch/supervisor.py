@@ -236,7 +236,7 @@ class Supervisor:
         if reason is None and self.plan.plant in ended:
             reason = f"the plant, {self.plan.plant}, {how} and is not restarted"
         if reason is not None:
-            self._fail(reason + (f"; its last words:{tail}" if tail else ""))
+            self._fail(reason + (f": {lines[-1].strip()}" if lines else ""))
 
     def _follow_script(self) -> None:
         run = self.progress
@@ -284,11 +284,12 @@ class Supervisor:
         self.progress.failure = self.progress.failure or reason
 
     def _kill(self) -> None:
-        """The second Ctrl-C."""
-        self._killed = True
+        """The second Ctrl-C; a robot is still taken down gently, until a third."""
+        again, self._killed = self._killed, True
         for crew in self._crews:
+            gently = not again and any(member.plan.node == BRIDGE for member in crew.members)
             if crew.child:
-                crew.child.send(signal.SIGKILL)
+                crew.child.send(signal.SIGTERM if gently else signal.SIGKILL)
 
     def _stop(self) -> None:
         plant = self.members.get(self.plan.plant or "")

@@ -99,9 +99,12 @@ class Bridge(Plant):
         robot = self.robot
         came = order.latency_us == order.latency_us  # not NaN
         robot.hear(came and (robot.active or order.source != FAILSAFE), now_ns)
-        if self._arms_itself and order.source != FAILSAFE and robot.state is State.CONFIGURED:
-            self._arms_itself = not robot.arm_by_itself("the graph's first command")
-            self._begin()
+        if order.source != FAILSAFE and robot.state is State.CONFIGURED:
+            if self._arms_itself:
+                self._arms_itself = not robot.arm_by_itself("the graph's first command")
+                self._begin()
+            if robot.state is State.CONFIGURED:
+                robot.call_a_person()
         cut, flying = 0, robot.active and not self._unseen
         if flying:
             cut = robot.drive(self._body.drive(order.action, self._origin), now_ns)
@@ -147,17 +150,18 @@ class Bridge(Plant):
 
     def _begin(self) -> None:
         """The first episode since it was armed."""
-        if not self.robot.active:
-            return
-        self._pending, self._unseen, self._step = None, True, 0
-        self._report = self._new_report()
-        self._begin_episode()
+        if self.robot.active:
+            self._pending, self._unseen, self._step = None, True, 0
+            self._report = self._new_report()
+            self._begin_episode()
+        self._skip_time()
 
     def _begin_episode(self) -> None:
         """Puts the robot where an episode begins, if it is one that can be put."""
         start = self._body.start(self._generator)
         if start is not None:
             self.robot.place(start)
+            self._skip_time()
         if self.robot.measured is not None:
             self._observe(self.robot.measured)  # also where it stays: its task may be another now
 
@@ -183,7 +187,11 @@ class Bridge(Plant):
             answers[request]()
         except DriverError as error:
             raise RequestRefused(str(error)) from None
-        return robot.preflight() if request == "preflight" else {"state": robot.state}
+        if request == "preflight":
+            return robot.preflight()
+        if request != "estop":
+            self._skip_time()
+        return {"state": robot.state}
 
     def status(self) -> dict[str, Any]:
         factor = self.robot.description.time_factor

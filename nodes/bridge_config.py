@@ -79,6 +79,8 @@ class BridgeConfig:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; it is above 0")
+        if not 1 <= self.cuts <= self.window:
+            raise ValueError(f"cuts is {self.cuts}; it goes from 1 to the window, {self.window}")
         if not (isfinite(self.ramp_s) and self.ramp_s >= 0):
             raise ValueError(f"ramp_s is {self.ramp_s}; it is a time")
 

@@ -62,6 +62,8 @@ class Robot:
         self._limiter: Limiter | None = None
         self._level = self._too_late = 0
         self._tested: dict[str, str] = {}
+        self._cause = ""  # of the state it is in
+        self._called = False  # a person, since it is in this state
         self._effective: dict[str, Any] = {}  # what the device was configured to
 
     # Before anything moves.
@@ -79,9 +81,8 @@ class Robot:
         if self.state is State.DISCONNECTED:
             self.prepare("start")
         else:
-            self._context.event(
-                "bridge", state=self.state, cause="latched before this start", **_GO_ON
-            )
+            self._cause = "latched before this start"
+            self._context.event("bridge", state=self.state, cause=self._cause, **_GO_ON)
 
     def prepare(self, cause: str) -> None:
         """Connects and configures, and tests what is to stop the robot.
@@ -125,6 +126,7 @@ class Robot:
 
     def _tell(self, transition: Transition) -> None:
         change = f"{transition.before} -> {transition.after}"
+        self._cause, self._called = transition.cause, False
         mend = _GO_ON if transition.after in LATCHED else {}
         self._context.event("bridge", state=change, cause=transition.cause, **mend)
         if transition.after is not State.ACTIVE:
@@ -174,6 +176,14 @@ class Robot:
             if self.state is State.CONFIGURED:
                 self._life.fault(f"cannot be activated: {error}")
         return True
+
+    def call_a_person(self) -> None:
+        """Says once that the graph is ready, and that nothing moves until somebody arms it."""
+        if not self._called:
+            self._called = True
+            whose = self._lines.missing
+            first = f"the {whose}'s heartbeat (`safetypilot bridge operator`), " if whose else ""
+            self._context.event("waits to be armed", by=f"{first}`safetypilot bridge activate`")
 
     # A step.
 
@@ -282,6 +292,7 @@ class Robot:
         return {
             "estop": self.state is State.ESTOPPED,
             "bridge": self.state,
+            "cause": self._cause,
             "latched": self.state in LATCHED,
             "identity": self._life.identity,
             "cuts": self._limiter.counts if self._limiter else {},

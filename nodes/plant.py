@@ -127,6 +127,13 @@ class Plant(Node):
             self._tick_ns = now_ns
         self._tick_ns += self.context.period_ns
 
+    def _skip_time(self) -> None:
+        """What has just been done flew nothing and took its time: the next tick is in a period."""
+        self._seq += self._awaiting
+        self._awaiting = False
+        self._idle_ns = self.context.clock.now_ns()
+        self._tick_ns = self.next_wake_ns = self._idle_ns + self.context.period_ns
+
     def _ask(self, observation: Array, now_ns: int) -> None:
         """Publishes an observation and waits for the command that answers it."""
         self._stamp_ns = now_ns

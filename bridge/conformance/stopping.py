@@ -165,9 +165,11 @@ def _while_it_reads(bench: Bench, call: Callable[[Callable[[], None]], None]) ->
     device.freeze()
     stopper = threading.Thread(target=ask, daemon=True)
     stopper.start()
-    with host.within(5.0, "the read, or the e-stop that interrupts it,"):
-        blocked_s = _block(driver)
-    stopper.join(5.0)
+    try:
+        with host.within(5.0, "the read, or the e-stop that interrupts it,"):
+            blocked_s = _block(driver)
+    finally:
+        stopper.join(5.0)  # its signal must not find another handler
     if not took:
         raise Failed("the e-stop never returned")
     own_s, whole_s = took[0]

@@ -58,6 +58,7 @@ TIMEOUT_S, DAMPING = 0.05, GO2.damping
 _HOLD_KP, _HOLD_KD = 60.0, 3.0  # of a robot that stands by itself before anybody commands it
 _DEPTH = 16  # commands between two looks; of more, the oldest are lost
 _SPORT_EVERY, _LISTENERS_EVERY = 5, 50  # steps
+_MARGIN_S = TIMESTEP_S + 0.001  # one look, and what a loaded host may add
 _SLACK = 0.01  # rad, that a joint may be beyond its end
 _VERSION = (1, 0)
 
@@ -81,7 +82,9 @@ class Device:
         self._log, self._pace = log, Pace(TIMESTEP_S, options.time_factor)
         self._world = World(names, options.start, pushes)
         commands = Commands(GO, len(names))
-        self._guard = Guard(commands, options.timeout, log)
+        # It looks at every step: by the time-out it has damped, not after it.
+        patience_s = max(options.timeout - _MARGIN_S, options.timeout / 2)
+        self._guard = Guard(commands, patience_s, log)
         self._states, self._sport = States(GO, len(names)), SportStates()
         self._states.set_identity(options.serial, _VERSION)
         self._every = max(1, round(1.0 / (options.rate * TIMESTEP_S)))

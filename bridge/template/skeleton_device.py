@@ -132,11 +132,12 @@ def main() -> None:
     """Plays the device until SIGTERM."""
     arguments = common.parser("A simulated skeleton.")
     arguments.set_defaults(timeout=wire.SILENCE_S)
+    arguments.add_argument("--port", type=int, default=0, help="where it is heard; 0: any")
     options = arguments.parse_args()
     log, stop = common.EventLog(options.events), common.Stop()
     common.settle(options)
     link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    link.bind(("127.0.0.1", 0))
+    link.bind(("127.0.0.1", options.port))
     link.setblocking(False)
     identity = {"model": "skeleton", "serial": "sim-1", "firmware": "1.0"}
     device, pace = Device(log, options.timeout), common.Pace(0.002, options.time_factor)

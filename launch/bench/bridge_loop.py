@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import sin
 from pathlib import Path
@@ -138,21 +138,23 @@ def _measure(rate: float, cycles: int, joints: int, realtime: bool) -> dict[str,
     options = _options(rate, joints)
     device = Child(options, find_model(options.model))
     driver = MujocoDriver(replace(options, address=device.address))
-    witness = _Witness(rate)
+    cpus = sorted(os.sched_getaffinity(0))[-2:]  # of the loop, and of the device
+    witnesses = [_Witness(rate, cpu) for cpu in cpus]
     try:
         with tempfile.TemporaryDirectory() as folder:
             life = Lifecycle(driver, Path(folder) / "latch", monotonic_ns, lambda _: None)
             life.connect("bench")
             life.configure({}, "bench")
-            refused = _rise(device.pid) if realtime else []
-            return _fly(driver, life, device.pid, rate, cycles, witness) | {
+            refused = _rise(device.pid, cpus) if realtime else []
+            return _fly(driver, life, device.pid, rate, cycles, witnesses) | {
                 "rate_hz": rate, "cycles": cycles, "joints": joints, "realtime": realtime,
                 "refused": refused,
             }  # fmt: skip
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         driver.close()
-        witness.end()
+        for witness in witnesses:
+            witness.end()
         device.end()
 
 
@@ -167,15 +169,21 @@ def _options(rate: float, joints: int) -> MujocoOptions:
     )
 
 
-def _rise(device: int) -> list[str]:
-    """Real time for this process and for the device; what was refused."""
-    refused = schedule.apply({**_REALTIME, "priority": _PRIORITY})
+def _rise(device: int, cpus: Sequence[int]) -> list[str]:
+    """Real time for this process and for the device, each on a CPU; what was refused."""
+    refused = schedule.apply({**_REALTIME, "priority": _PRIORITY, "cpus": [cpus[-1]]})
     schedule.settle(_REALTIME)
-    return refused + schedule.apply({"policy": "fifo", "priority": _PRIORITY - 1}, [device])
+    below = {"policy": "fifo", "priority": _PRIORITY - 1, "cpus": [cpus[0]]}
+    return refused + schedule.apply(below, [device])
 
 
 def _fly(
-    driver: MujocoDriver, life: Lifecycle, device: int, rate: float, cycles: int, witness: _Witness
+    driver: MujocoDriver,
+    life: Lifecycle,
+    device: int,
+    rate: float,
+    cycles: int,
+    witnesses: Sequence[_Witness],
 ) -> dict[str, Any]:
     loop, tape = _Loop(driver, life, rate), _Tape.of(cycles)
     start = life.activate(driver.description.modes[0], "bench")
@@ -193,7 +201,7 @@ def _fly(
     period_us = 1e6 / rate
     missed = tape.cost_us > period_us
     samples = Samples(tape.cost_us, tape.begin_ns, missed, tape.wake_us)
-    stalls = stalls_of([witness.end()])
+    stalls = stalls_of([witness.end() for witness in witnesses])
     work = figures(tape.work_us, 0)
     return {
         "missed_deadlines": int(missed.sum()),
@@ -227,11 +235,11 @@ def _cpu_s(pid: int) -> float:
 
 
 class _Witness:
-    """A timer beside the loop, on any CPU, that notes when it is woken late."""
+    """A timer on one of the CPUs, above everything else, that notes when it is woken late."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, cpu: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="spw-")
-        above = {**_REALTIME, "priority": _PRIORITY + 20}
+        above = {**_REALTIME, "priority": _PRIORITY + 20, "cpus": [cpu]}
         self._course = Course(
             "witness", max(1000.0, 4 * rate), 1, 0, "", 0, {}, 0.0, {}, {}, above, self._folder.name
         )

@@ -106,7 +106,7 @@ class BoardOutlet:
     """Puts the newest value of a topic on a board; observers get theirs when there is time.
 
     Args:
-        later: where frames for observers wait until the step is over: sending one wakes a thread.
+        later: where frames for observers wait for a quiet moment: sending one wakes a thread.
     """
 
     def __init__(
@@ -216,10 +216,11 @@ class StreamWriter:
         readers: list[str],
         pipe: int = STREAM_PIPE,
         backlog: int = STREAM_BACKLOG,
+        later: Later | None = None,
     ) -> None:
         self._lock = endpoints.claim(topic)
         self.tap: TapOutlet | None = TapOutlet(context, endpoints.topic(topic), pipe)
-        self._tap = self.tap
+        self._tap, self._later = self.tap, later
         self._pipes: dict[str, tuple[zmq.Socket[Any], deque[bytes]]] = {}
         self.dropped = dict.fromkeys(readers, 0)
         self._limit = backlog
@@ -233,7 +234,9 @@ class StreamWriter:
         return bool(self._pipes) or self._tap.wanted
 
     def send(self, frame: bytes) -> None:
-        if self._tap.wanted:
+        if self._tap.wanted and self._later is not None:
+            self._later.append((self._tap, frame))
+        elif self._tap.wanted:
             self._tap.send(frame)
         for reader, (_, backlog) in self._pipes.items():
             if len(backlog) >= self._limit:

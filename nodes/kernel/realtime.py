@@ -29,7 +29,7 @@ from safetypilot.nodes.kernel.transport import Endpoints, descriptor, open_conte
 from safetypilot.nodes.kernel.wiring import Yard
 
 HOUSEKEEPING_NS = 500_000_000
-_QUIET = 4  # housekeeping waits until nothing has come for this part of a period
+_QUIET = 4  # observers and housekeeping wait until nothing has come for this part of a period
 _LATER = 64  # frames for observers that may wait
 _NONE: tuple[int, ...] = ()
 _EDGE = select.EPOLLIN | select.EPOLLET
@@ -58,7 +58,7 @@ class RealtimeExecutor:
         self._jobs: deque[tuple[Callable[[Any, int], None], Any]] = deque()
         self._running = True
         self._quiet_ns = min(spec.period_ns for _, spec, _ in crew) // _QUIET
-        self._look_after_ns = self._latest_ns = 0
+        self._look_after_ns = self._latest_ns = self._tell_ns = 0
         self._awake_until_ns = 0
         # More than a third of a period would leave the machine too little else.
         lead_ns = self._granted.settings.rehearse_us * 1000
@@ -169,8 +169,8 @@ class RealtimeExecutor:
         while self._jobs:
             done, result = self._jobs.popleft()
             done(result, monotonic_ns())
-        if self._later and (not fired or len(self._later) > _LATER):
-            self._yard.tell_observers()  # a timer may have begun a step that others are to answer
+        if self._later and (len(self._later) > _LATER or (now >= self._tell_ns and not busy)):
+            self._yard.tell_observers()  # while a step goes on, others need this CPU for it
         while self._requests:
             self._requests.pop().serve()
             if all(station.finished for station in self.stations):
@@ -179,8 +179,9 @@ class RealtimeExecutor:
             if station.arrived:
                 station.book()
         now = monotonic_ns()
-        if busy and self._look_after_ns < now + self._quiet_ns:
-            self._look_after_ns = min(now + self._quiet_ns, self._latest_ns)
+        if busy:
+            self._tell_ns = now + self._quiet_ns
+            self._look_after_ns = max(self._look_after_ns, min(self._tell_ns, self._latest_ns))
         if now >= self._look_after_ns:
             self._look_after(now)
 
@@ -191,6 +192,8 @@ class RealtimeExecutor:
             Whether a message may have come, and the time.
         """
         until = self._look_after_ns
+        if self._later and self._tell_ns < until:
+            until = self._tell_ns
         unfinished = False
         for station in self.stations:
             wake = station.wake_ns

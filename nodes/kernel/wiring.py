@@ -144,7 +144,7 @@ class Yard:
     later: Later = field(default_factory=deque)
 
     def tell_observers(self) -> None:
-        """Sends what has waited for the end of the step."""
+        """Sends what has waited for a quiet moment."""
         while self.later:
             tap, frame = self.later.popleft()
             tap.send(frame)
@@ -164,7 +164,8 @@ def outlets(name: str, spec: Spec, yard: Yard, codecs: Codecs) -> tuple[Outlet, 
 
 def _writer(name: str, topic: str, spec: Spec, yard: Yard) -> Writer:
     if TOPICS[name].port == "stream":
-        return StreamWriter(yard.zmq, yard.endpoints, topic, spec.readers.get(topic, []))
+        readers = spec.readers.get(topic, [])
+        return StreamWriter(yard.zmq, yard.endpoints, topic, readers, later=yard.later)
     if topic not in spec.boards:
         return LatestWriter(yard.zmq, yard.endpoints, topic)
     board = BoardWriter(spec.boards[topic], spec.bells.get(topic, ()))

@@ -111,7 +111,7 @@ def test_it_damps_by_itself_when_nobody_commands_and_wants_a_hand_then(strict: R
         me.shake_hands()
         event = strict.wait_for("damping")
         assert event["cause"] == "silence"
-        assert event["silent_ms"] >= STRICT_MS
+        assert event["silent_ms"] >= STRICT_MS - 3
         until(lambda: damps(me.state()), lambda: "it obeys whom?")
         for _ in range(20):
             me.say(position=STANDING, kp=20.0)

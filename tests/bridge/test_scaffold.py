@@ -15,6 +15,13 @@ from safetypilot.bridge import registry, scaffold
 from safetypilot.bridge.contract import DriverError
 
 ROOT = Path(__file__).parents[2]
+RAISES = """import dataclasses
+@dataclasses.dataclass
+class Options: number: int = 1
+class Driver:
+    Options = Options
+    def __init__(self, options): raise RuntimeError("oh")
+"""
 
 
 def test_the_files_are_the_template_with_another_name(tmp_path: Path) -> None:
@@ -28,6 +35,29 @@ def test_the_files_are_the_template_with_another_name(tmp_path: Path) -> None:
             ast.parse(text)
     driver = registry.create(f"{files[0]}:MyArmDriver", {"port": 5})
     assert driver.description.name == "my_arm"
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("1 / 0", r"ZeroDivisionError: division by zero \(d.py:1\)"),
+    ("import nonsense_", "No module named 'nonsense_'"),
+    ("class Driver: pass", "has no class Driver with Options"),
+    (RAISES, r"RuntimeError: oh \(d.py:6\)"),
+])  # fmt: skip
+def test_a_driver_that_cannot_be_made_says_where(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "d.py").write_text(text)
+    with pytest.raises(DriverError, match=why):
+        registry.create(f"{tmp_path}/d.py:Driver")
+
+
+def test_a_driver_of_ones_own_needs_its_class_and_options_of_their_kind(tmp_path: Path) -> None:
+    file = scaffold.write("my_arm", tmp_path)[0]
+    with pytest.raises(DriverError, match=r"name its class, too: .*my_arm.py:Class"):
+        registry.create(str(file))
+    for value, wanted in (("abc", "a number"), (True, "a number")):
+        with pytest.raises(DriverError, match=f"port is {value!r}; it is {wanted}"):
+            registry.create(f"{file}:MyArmDriver", {"port": value})
+    with pytest.raises(DriverError, match="host is 5; it is text"):
+        registry.create(f"{file}:MyArmDriver", {"host": 5})
 
 
 def test_the_files_pass_the_projects_linter(tmp_path: Path) -> None:

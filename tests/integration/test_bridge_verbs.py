@@ -76,7 +76,8 @@ def test_nothing_moves_until_somebody_arms_it(flight: Flight) -> None:
 
 def test_it_is_taken_down_and_armed_again(flight: Flight) -> None:
     rise(flight)
-    assert call(flight, "deactivate") == "the robot is configured\n"
+    taken_down = call(flight, "deactivate")
+    assert taken_down == "the robot is configured\nnext: safetypilot bridge activate\n"
     assert "cannot deactivate while configured" in call(flight, "deactivate", code=1)
     rise(flight)
     assert "the robot is active" in call(flight, "status")
@@ -91,7 +92,9 @@ def test_an_estop_is_latched_until_somebody_says_why(flight: Flight) -> None:
     time.sleep(0.2)
     assert steps(flight) - before <= 1
     assert "needs a reason" in call(flight, "reset", "--reason", " ", code=1)
-    assert call(flight, "reset", "--reason", "no hand") == "the robot is connected\n"
+    assert "e-stopped: a hand\nnext: safetypilot bridge reset" in call(flight, "status")
+    released = call(flight, "reset", "--reason", "no hand")
+    assert released == "the robot is connected\nnext: safetypilot bridge configure\n"
     rise(flight)
 
 
@@ -158,6 +161,22 @@ def test_the_operators_keys(flight: Flight) -> None:
     eventually(lambda: state(flight) == "e-stopped", 10, "a stop")
     operator.press("q")
     assert operator.close() == 0
+
+
+def test_two_ctrl_c_kill_the_graph_but_take_the_robot_down(tmp_path: Path) -> None:
+    flight = Flight(tmp_path / "run")
+    try:
+        flight.start("maze", "plant=bridge", "--episodes", "100000", nodes=NODES)
+        eventually(lambda: state(flight) == "active", 30, "an active robot")
+        flight.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        flight.process.send_signal(signal.SIGINT)
+        code, summary = flight.finish()
+    finally:
+        flight.close()
+    said = [entry["text"] for entry in summary["events"] if entry["node"] == "bridge"]
+    assert code == 130
+    assert any("active -> configured" in text for text in said), said
 
 
 def test_losing_the_operator_stops_the_robot(tmp_path: Path) -> None:

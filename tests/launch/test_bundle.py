@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -65,6 +66,7 @@ def test_it_flies_without_the_files_that_it_was_made_of(packed: Path, tmp_path: 
     ({"bundle_json": b'{"schema": 1}'}, "is no bundle"),
     ({"bundle_json": b'{"schema": 2, "files": {}}'}, "has schema 2"),
     ({"bundle_json": b"{"}, "is no bundle"),
+    ({"bundle_json": b'{"schema": 1, "files": ["a"]}'}, "is no bundle"),
     ({"bundle_json": b'{"schema": 1, "files": {"../x": "y"}}'}, "was changed after"),
 ])  # fmt: skip
 def test_a_bundle_that_was_tampered_with_does_not_fly(
@@ -86,12 +88,42 @@ def test_a_model_that_was_exchanged_is_noticed(packed: Path, tmp_path: Path) -> 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"junk")
-    for path in ("x.zip", "none.zip"):
+    for path, why in (("x.zip", "is no bundle"), ("none.zip", "No such file")):
         result = call("launch", str(tmp_path / path))
-        assert result.exit_code == 2 and "is no bundle" in result.output
+        assert result.exit_code == 2 and why in result.output
     result = call("bundle", "maze", "-o", str(tmp_path / "no" / "x.zip"))
     assert result.exit_code == 2 and "No such file" in result.output
     assert "is a .zip file" in call("bundle", "maze", "-o", "x.tar").output
+
+
+def test_an_archive_with_broken_bytes(packed: Path, tmp_path: Path) -> None:
+    for at in range(500, packed.stat().st_size, 20_000):
+        broken = bytearray(packed.read_bytes())
+        broken[at : at + 7] = b"\xff\x00\xaa\x55\xff\x00\xaa"
+        path = tmp_path / "broken.zip"
+        path.write_bytes(broken)
+        result = call("launch", str(path))
+        assert result.exit_code == 2 and "broken.zip" in result.output, result.output
+
+
+@pytest.mark.parametrize("launch", [{"nodes": []}, {"rate": "x"}, {"nodes": {"a": 1}}, []])
+def test_a_launch_file_that_is_none(packed: Path, tmp_path: Path, launch: Any) -> None:
+    read = bundle.read(packed)
+    text = json.dumps({**read.graph.to_dict(), **launch} if launch else launch).encode()
+    manifest = {**read.manifest, "launch_sha256": hashlib.sha256(text).hexdigest()}
+    changes = {"launch_json": text, "bundle_json": json.dumps(manifest).encode()}
+    result = call("launch", str(repacked(packed, tmp_path / "b.zip", **changes)))
+    assert result.exit_code == 2 and "its launch file cannot be read" in result.output
+
+
+@pytest.mark.parametrize("robot", [None, {}, {"joints": None}, "a"])
+def test_a_bundle_that_does_not_name_its_robot_is_refused(
+    packed: Path, tmp_path: Path, robot: Any
+) -> None:
+    manifest = json.dumps({**bundle.read(packed).manifest, "robot": robot}).encode()
+    path = repacked(packed, tmp_path / "b.zip", bundle_json=manifest)
+    result = call("launch", str(path))
+    assert result.exit_code == 2 and "which robot it was made for" in result.output
 
 
 def test_a_bundle_takes_no_arguments(packed: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,10 +50,13 @@ class Robot:
         self.silent = self.stopped = False
         self.broken: set[str] = set()
         self.faults: tuple[str, ...] = ()
+        self.takes: Callable[[], None] = lambda: None  # what is slow, its time
         Robot.made.append(self)
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
+        if name != "write":
+            self.takes()
         if name in self.broken:
             raise DriverError(f"{name} is broken")
 

@@ -126,6 +126,8 @@ def test_it_is_ready_only_when_what_stops_the_robot_has_been_tested(fly) -> None
     ({}, {"limits": {"all": {"speed": 0.1}}}, "limits: 'speed' is none; there are acceleration"),
     ({}, {"limits": {"all": {"low": 0.4}}}, "low 0.4 is not below high 0.3"),
     ({}, {"control_rate": 30.0}, "no whole multiple"),
+    ({"watchdog": "yes"}, {}, "watchdog is 'yes'; it is true or false"),
+    ({"time_factor": "slow"}, {}, "time_factor is 'slow'; it is a number"),
     ({}, {"joystick": "/no/such"}, "e-stop line /no/such"),
     ({}, {"calibration": "/no/such"}, "calibration /no/such"),
 ])  # fmt: skip
@@ -144,7 +146,7 @@ def test_a_task_without_a_body_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [
     {"arm": "yes"}, {"deadline": 1.0}, {"wait": 0.9}, {"silence_s": 0.0}, {"ramp_s": -1.0},
-    {"command_timeout_s": float("nan")}, {"control_rate": -1.0},
+    {"command_timeout_s": float("nan")}, {"control_rate": -1.0}, {"cuts": 0}, {"cuts": 101},
 ])  # fmt: skip
 def test_a_config_that_makes_no_sense(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(config))):
@@ -177,6 +179,34 @@ def test_a_simulated_robot_flies_with_the_first_approved_command_a_real_one_wait
     real.observation()
     assert real.bench.ask("arm", reason="all clear") == {"state": "active"}
     assert real.causes[-1] == "all clear"
+
+
+def test_a_robot_that_waits_for_a_person_says_so_once(fly) -> None:
+    flight = fly(arm="manual")
+    flight.steps(5)
+    said = [data for kind, data in flight.bench.executor.events if kind == "waits to be armed"]
+    assert said == [{"by": "`safetypilot bridge activate`"}]
+    flight.bench.ask("arm")
+    flight.steps(2)
+    flight.bench.ask("disarm")
+    flight.steps(3)
+    events = [kind for kind, _ in flight.bench.executor.events]
+    assert events.count("waits to be armed") == 2
+    assert fly().rise().bench.node.status()["cause"] == "the graph's first command"
+
+
+def test_what_takes_its_time_while_nothing_flies_is_no_late_step(fly) -> None:
+    flight = fly(arm="manual")
+    flight.steps(3)
+    before, clock = flight.bench.node.status(), flight.bench.clock
+    flight.robot.takes = lambda: clock.advance_to(clock.now_ns() + 9 * PERIOD)
+    flight.bench.ask("configure")
+    flight.steps(2)
+    flight.bench.ask("arm")
+    flight.steps(5)
+    status = flight.bench.node.status()
+    assert all(status[key] == before[key] for key in ("missed_deadlines", "overruns", "drift_ms"))
+    assert status["bridge"] == "active" and status["steps"] > 2
 
 
 def test_nobody_activates_while_the_graph_is_silent(fly) -> None:
