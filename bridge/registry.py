@@ -81,7 +81,7 @@ def _find(name: str) -> Any:
 def _check_kind(driver: str, option: str, value: Any, default: Any) -> None:
     """Numbers for numbers and text for text; everything else is the driver's own affair."""
     for kinds, wanted in (((bool,), "true or false"), ((int, float), "a number"), ((str,), "text")):
-        if isinstance(default, kinds):
+        if isinstance(default, kinds) and value is not None:
             if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
                 raise DriverError(f"driver {driver!r}: {option} is {value!r}; it is {wanted}")
             return
