@@ -71,10 +71,7 @@ class Arbiter(Node):
         if not self._spacing.one_rate:
             self._held = HeldAnswers(judged=config.shield)
         share = config.deadline if config.shield else config.deadline / 2  # who else is to come?
-        self._deadline_ns = self._patience_ns = int(share * self.context.period_ns)
-        if config.patience is not None and self._held is not None:
-            patience_ns = int(config.patience * self.context.period_ns)
-            self._patience_ns = min(patience_ns, self._deadline_ns)
+        self._deadline_ns = int(share * self.context.period_ns)
         self._estop = self._latch.exists()  # the latch outlives this process
 
     def activate(self, now_ns: int) -> None:
@@ -106,7 +103,7 @@ class Arbiter(Node):
         if observation.seq <= self._decided:
             return
         self._step = step = Step(observation)
-        self.next_wake_ns = observation.stamp_ns + self._patience_ns
+        self.next_wake_ns = observation.stamp_ns + self._deadline_ns
         if self._held is None:
             for topic, message in self._early.items():
                 if message.seq == observation.seq:
@@ -137,20 +134,15 @@ class Arbiter(Node):
         observation = step.observation
         step.proposal, step.risk, step.recovery = held.proposal, held.risk, held.recovery
         late = now_ns >= observation.stamp_ns + self._deadline_ns
-        flying = self._armed and not self._estop
-        missing = observation.step % self._spacing.policy == 0 and (
-            held.proposal is None or held.proposal.seq != observation.seq
-        )
-        patient = not flying or now_ns < observation.stamp_ns + self._patience_ns
-        if missing and patient and not late:
+        due = observation.step % self._spacing.policy == 0
+        if due and not late and (held.proposal is None or held.proposal.seq != observation.seq):
             return
         state, decision = shield.decide(self._state, self._inputs(step), now_ns, self._rules)
         plan_due = self._spacing.planner == 1 and (
             held.recovery is None or held.recovery.seq != observation.seq
         )
         worst = shield.Source.TAIL if plan_due else shield.Source.FAILSAFE
-        if missing:
-            worst = shield.Source.RECOVERY  # only what was approved before may fly once more
+        flying = self._armed and not self._estop
         if decision.source >= worst and flying and not late:
             return  # something better may still come
         self._send(step, state, decision, now_ns)
@@ -189,8 +181,6 @@ class Arbiter(Node):
             self.next_wake_ns = step.observation.stamp_ns + self._deadline_ns
             if self._held is None:
                 self._consider(now_ns)
-            else:
-                self._look(self._held, now_ns)
 
     def _decide(self, now_ns: int) -> None:
         step = self._step

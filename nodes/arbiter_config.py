@@ -21,8 +21,6 @@ class ArbiterConfig:
         eps: risk above which the proposal is not executed.
         shield: False flies the task policy bare (still armed, fresh, finite and within limits).
         deadline: share of the period after which the arbiter decides with what it has.
-        patience: several rates: share of the period for which it waits for an answer that is due,
-            while the one before may still fly; then that flies once more. Else until `deadline`.
         validity: age beyond which an input is not used, in periods of the node that sends it.
         arm: "auto" arms after `arm_steps` complete steps in a row, "manual" waits for a person.
         between: what flies between two answers of a policy that is slower than the graph: "hold"
@@ -37,7 +35,6 @@ class ArbiterConfig:
     eps: float
     shield: bool = True
     deadline: float = 0.65
-    patience: float | None = None
     validity: float = 1.0
     arm: str = "auto"
     arm_steps: int = 3
@@ -61,8 +58,6 @@ class ArbiterConfig:
             raise ValueError(f"eps is {self.eps}; it is a probability, 0 to 1")
         if not 0 < self.deadline < 1:
             raise ValueError(f"deadline is {self.deadline}; it is a share of the period, 0 to 1")
-        if self.patience is not None and not 0 <= self.patience <= self.deadline:
-            raise ValueError(f"patience is {self.patience}; it is a share from 0 to the deadline")
         if not self.validity > 0:
             raise ValueError(f"validity is {self.validity}; it is a number of periods above 0")
         if self.arm not in ("auto", "manual"):

@@ -135,38 +135,6 @@ def test_it_waits_for_a_proposal_that_is_due_until_its_deadline_and_then_holds(
     assert (flight.commands[-1].seq, flight.commands[-1].proposal_id) == (41, 140)
 
 
-def test_with_little_patience_the_approved_one_flies_once_more_and_the_new_one_a_step_later(
-    tmp_path: Path,
-) -> None:
-    flight = armed(tmp_path, validity=2.0, patience=0.2)
-    flight.observe()
-    flight.propose(40, 0.07)
-    flight.bench.pass_time(int(0.1 * PERIOD))
-    assert flight.commands[-1].seq == 39
-    flight.bench.pass_time(int(0.15 * PERIOD))
-    held = flight.commands[-1]
-    assert (held.seq, held.source, held.proposal_id) == (40, Source.TASK, 136)
-    flight.judge(40)
-    assert flight.commands[-1].seq == 40, "one command for each observation"
-    flight.observe()
-    assert flight.commands[-1].seq == 41
-    assert flight.commands[-1].action[0] == pytest.approx(0.07)
-
-
-@pytest.mark.parametrize("risk", [RISKY, None])
-def test_without_one_that_may_fly_patience_lasts_until_the_deadline(
-    tmp_path: Path, risk: float | None
-) -> None:
-    flight = armed(tmp_path, validity=2.0, patience=0.2)
-    flight.fly(4, *([risk] if risk else []), silent="" if risk else "critic")
-    flight.observe()
-    flight.bench.pass_time(int(0.6 * PERIOD))
-    before = flight.commands[-1].seq
-    flight.bench.pass_time(int(0.1 * PERIOD))
-    assert (before, flight.commands[-1].seq) == (flight.seq - 1, flight.seq)
-    assert flight.commands[-1].source != Source.TASK
-
-
 def test_a_proposal_nobody_has_judged_yet_does_not_take_the_place_of_one_that_flies(
     tmp_path: Path,
 ) -> None:
@@ -352,7 +320,6 @@ def test_what_does_not_fit_the_graph_is_an_error_of_the_node(
     [
         ({"between": "cubic"}, "between is 'cubic'; it can be hold or linear"),
         ({"plan_rate": 0.0}, "plan_rate is 0.0"),
-        ({"patience": 0.7}, "patience is 0.7; it is a share from 0 to the deadline"),
         ({"guard_margin": 0.5}, "guard_margin is 0.5"),
         ({"guard": {"x": (1.0, 1.0)}}, "guard of 'x' is 1.0 to 1.0"),
     ],
