@@ -107,8 +107,8 @@ def test_a_shield_of_its_own_flies_in_vectors_and_pixels(
     ("algorithm", "env"),
     [
         ("recovery-rl", "navigation1"),
-        ("recovery-rl-model-free", "navigation1"),
-        ("recovery-rl-q-sampling", "navigation1"),
+        pytest.param("recovery-rl-model-free", "navigation1", marks=pytest.mark.slow),
+        pytest.param("recovery-rl-q-sampling", "navigation1", marks=pytest.mark.slow),
         ("recovery-rl-visual", "image-maze"),
     ],
 )
