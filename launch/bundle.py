@@ -182,7 +182,8 @@ def check_here(bundle: Bundle, graph: Graph) -> None:
     Raises:
         BundleError: it is not.
     """
-    here, made_for = check(graph), bundle.manifest.get("robot")
+    here = check(graph)
+    made_for: Any = bundle.manifest.get("robot")
     if here is None:
         return
     try:
