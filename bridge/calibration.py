@@ -97,6 +97,15 @@ def load(path: Path) -> Calibration:
     return Calibration({str(k): str(v) for k, v in device.items()}, values, str(path))
 
 
+def load_given(file: str | None) -> Calibration:
+    """The file's, or the empty one where none is given.
+
+    Raises:
+        DriverError: as `load`.
+    """
+    return load(Path(file)) if file else Calibration()
+
+
 def save(calibration: Calibration, path: Path) -> None:
     """Writes it whole or not at all."""
     text = json.dumps({"device": calibration.device, "values": calibration.values}, indent=2)

@@ -164,8 +164,7 @@ def check(graph: Graph) -> dict[str, Any] | None:
             for other in graph.nodes:
                 if other.type == _POLICY:
                     robots.check_model(str(other.config["model"]), body, graph.env)
-            file = node.config.get("calibration")
-            held = calibration.load(Path(file)) if file else calibration.Calibration()
+            held = calibration.load_given(node.config.get("calibration"))
         except DriverError as error:
             raise BundleError(f"{graph.name}: {error}") from None
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from safetypilot.envs.registry import describe
 from safetypilot.launch.loader import Document, Place, Problem, did_you_mean, show
@@ -252,8 +251,7 @@ def robot(check: Check) -> None:
             check.complain(("nodes", node.name), "a robot keeps its own time", mend, key=True)
         try:
             robots.robot_of(node.config, round(1e9 / check.file.rate))
-            if file := node.config.get("calibration"):
-                calibration.load(Path(file))
+            calibration.load_given(node.config.get("calibration"))
         except DriverError as error:
             check.complain(("nodes", node.name, "config"), str(error))
 

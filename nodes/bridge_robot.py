@@ -44,9 +44,7 @@ class Robot:
         self._config, self._context, self._clock = config, context, context.clock.now_ns
         self._driver = registry.create(config.driver, config.driver_options)
         self.description: Description = self._driver.description
-        self._calibration = calibration.Calibration()
-        if config.calibration:
-            self._calibration = calibration.load(Path(config.calibration))
+        self._calibration = calibration.load_given(config.calibration)
         folder = context.runtime_dir
         latch = Path(config.latch) if config.latch else folder / LATCH
         self._life = Lifecycle(self._driver, latch, self._clock, self._tell)

@@ -90,9 +90,7 @@ class SafetyPilotRobot(Robot):  # type: ignore[misc]
         """
         if self.is_connected:
             raise DeviceAlreadyConnectedError(f"{self} is connected already")
-        measured = calibration.Calibration()
-        if self.config.calibration:
-            measured = calibration.load(Path(self.config.calibration))
+        measured = calibration.load_given(self.config.calibration)
         try:
             self.guarded.start(measured, "LeRobot connects")
         except DriverError:

@@ -154,14 +154,13 @@ class RealtimeExecutor:
     def turn(self) -> None:
         """Sleeps if there is nothing to do, then does what there is."""
         rung, now = self._wait()
-        busy = fired = False
+        busy = False
         for station in self.stations:
             wake = station.wake_ns
             if rung or (wake is not None and now >= wake):
                 # Before the timer, which shall see what passive inputs brought.
                 busy |= station.drain()
-                fired |= station.fire(monotonic_ns())
-        busy |= fired
+                busy |= station.fire(monotonic_ns())
         if len(self.stations) > 1:
             busy |= self._settle()
         if self._lead_ns and not busy:
