@@ -75,7 +75,8 @@ TARGETS = {
     for target in (
         Target("shield", "policies", ("shield.py",),
                ("test_shield.py", "test_shield_rates.py", "test_shield_exhaustive.py")),
-        Target("limiter", "bridge", ("contract.py", "axis.py", "limits.py"), ("test_limits.py",)),
+        Target("limiter", "bridge", ("contract.py", "axis.py", "limits.py"),
+               ("test_axis.py", "test_limits.py")),
     )
 }  # fmt: skip
 

@@ -3,6 +3,8 @@
 `latest`: a board in shared memory (board.py) where the supervisor handed one down, plus a socket
 for taps. Without a board: one conflating PUB per topic and one conflating SUB per reader. CONFLATE
 on both ends, because on the reader alone a stalled reader still lags behind the publisher's pipe.
+Such a pipe gives a value up when both its ends are at it at once (libzmq, dbuffer.hpp): rare, and
+mended by the next value; a board loses none.
 `stream`: a PUSH pipe per declared reader with a bounded backlog behind it, plus a socket for taps,
 so that neither a slow reader nor an observer ever holds up the writer; what is lost is counted.
 """

@@ -213,6 +213,60 @@ def test_hole_6_cuts_are_told_counted_and_escalated() -> None:
     assert "not_finite" not in limiter.counts
 
 
+def fly(limiter: Limiter, cuts: list[bool]) -> list[int]:
+    """The level after each setpoint, each to be cut or not."""
+    levels = []
+    for number, cut in enumerate(cuts, 1):
+        wanted = 9.0 if cut else limiter.sent.position[0]
+        assert bool(limiter.limit(position(wanted), NOTHING, NOTHING, number * NS)) == cut
+        levels.append(limiter.level)
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("most", "window", "cuts", "levels"),
+    [
+        pytest.param(1, 1, "x.x", "112", id="each"),
+        pytest.param(2, 3, "x.x..", "00111", id="the first still counts"),
+        pytest.param(2, 3, "x..x..x.", "00000000", id="or no longer"),
+        pytest.param(3, 4, "xx..xx..xx.x", "000000000001", id="the ring comes round"),
+        pytest.param(2, 4, "xxxxx", "01122", id="from 0 again"),
+        pytest.param(2, 2, ".xx.x.xx", "00111112", id="side by side"),
+    ],
+)
+def test_a_level_more_for_so_many_within_so_many(
+    most: int, window: int, cuts: str, levels: str
+) -> None:
+    limiter = Limiter([replace(JOINT, acceleration=math.inf)], Mode.POSITION, PERIOD,
+                      Escalation(most, window))  # fmt: skip
+    limiter.start(NOTHING, 0)
+    assert fly(limiter, [cut == "x" for cut in cuts]) == [int(level) for level in levels]
+
+
+def test_unless_told_half_of_a_hundred_are_too_many() -> None:
+    assert Escalation() == Escalation(most=50, window=100)
+    with pytest.raises(AttributeError):
+        Escalation().most = 1  # type: ignore[misc]
+    limiter = Limiter([replace(JOINT, acceleration=math.inf)], Mode.POSITION, PERIOD)
+    limiter.start(NOTHING, 0)
+    assert fly(limiter, [True] * 50) == [0] * 49 + [1]
+
+
+def test_every_joint_is_told_of_its_own() -> None:
+    joints = [JOINT, replace(JOINT, name="hip", low=-9.0), replace(JOINT, name="toe", velocity=0.1)]
+    limiter = Limiter(joints, Mode.POSITION, PERIOD)
+    limiter.start((0.0, 0.0, 0.0), 0)
+    whole = Setpoint(Mode.POSITION, (0.001, -5.0, 0.01))
+    cut = limiter.limit(whole, (0.0, 0.0, 2.5), (0.0,) * 3, NS)
+    assert limiter.joints == (
+        0, Cut.VELOCITY | Cut.ACCELERATION, Cut.VELOCITY | Cut.OUTSIDE
+    )  # fmt: skip
+    assert cut == limiter.cut == Cut.VELOCITY | Cut.ACCELERATION | Cut.OUTSIDE
+    assert limiter.counts == {"velocity": 1, "acceleration": 1, "outside": 1}
+    assert limiter.limit(whole, (0.0,) * 2, (0.0,) * 3, 2 * NS) == Cut.UNKNOWN_STATE
+    assert limiter.joints == (int(Cut.UNKNOWN_STATE),) * 3
+
+
 def test_hole_7_what_is_within_all_limits_goes_out_as_it_is() -> None:
     """Nobody should have a reason to switch it off."""
     limiter = make()

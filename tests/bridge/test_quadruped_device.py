@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic_ns, sleep
-from typing import Any
 
 import pytest
 
@@ -25,13 +25,6 @@ from safetypilot.bridge.protocols.unitree import State
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., tuple[Robot, Commander]]
-
-
-@pytest.fixture(scope="module")
-def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
-    made = Robot(tmp_path_factory.mktemp("robot"))
-    yield made
-    made.end()
 
 
 @pytest.fixture(scope="module")
@@ -49,29 +42,19 @@ def me(robot: Robot, commander: Commander) -> Commander:
     return commander
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
-    """One that waits for nobody for long."""
-    robot = Robot(tmp_path_factory.mktemp("strict"), timeout_ms=STRICT_MS)
-    yield robot
-    robot.end()
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a robot with options, or one that ends with the test, and somebody who commands it."""
-    running: list[Any] = []
+    with ExitStack() as running:
 
-    def make(*options: str) -> tuple[Robot, Commander]:
-        robot = Robot(tmp_path, *options)
-        running.append(robot)
-        commander = Commander(robot.domain)
-        running.append(commander.bus)
-        return robot, commander
+        def make(*options: str) -> tuple[Robot, Commander]:
+            robot = Robot(tmp_path, *options)
+            running.callback(robot.end)
+            commander = Commander(robot.domain)
+            running.callback(commander.bus.close)
+            return robot, commander
 
-    yield make
-    for each in reversed(running):
-        each.end() if isinstance(each, Robot) else each.close()
+        yield make
 
 
 def obeys(state: State) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, monotonic_ns, sleep
 from typing import Any
@@ -22,7 +23,6 @@ from unitree_rig import (
     LYING,
     PATIENCE_S,
     STANDING,
-    STRICT_MS,
     ZEROS,
     Robot,
     free_domain,
@@ -45,13 +45,6 @@ def pd(position: tuple[float, ...], kp: float = 60.0, kd: float = 3.0) -> Setpoi
 
 
 @pytest.fixture(scope="module")
-def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
-    made = Robot(tmp_path_factory.mktemp("robot"))
-    yield made
-    made.end()
-
-
-@pytest.fixture(scope="module")
 def connected(robot: Robot) -> Iterator[UnitreeDriver]:
     made = robot.driver(ramp_s=0.3)
     made.connect()
@@ -69,14 +62,6 @@ def driver(robot: Robot, connected: UnitreeDriver) -> UnitreeDriver:
     return connected
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
-    """A robot that waits for nobody for long."""
-    robot = Robot(tmp_path_factory.mktemp("strict"), timeout_ms=STRICT_MS)
-    yield robot
-    robot.end()
-
-
 @pytest.fixture
 def strict_driver(strict: Robot) -> Iterator[UnitreeDriver]:
     """Connected to it, and configured."""
@@ -91,19 +76,18 @@ def strict_driver(strict: Robot) -> Iterator[UnitreeDriver]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a robot with options of its own, and a driver for it, connected and configured."""
-    running: list[Any] = []
+    with ExitStack() as running:
 
-    def make(*options: str, **told: Any) -> tuple[Robot, UnitreeDriver]:
-        robot = Robot(tmp_path, *options)
-        driver = robot.driver(**told)
-        running.extend((robot, driver))
-        driver.connect()
-        driver.configure({})
-        return robot, driver
+        def make(*options: str, **told: Any) -> tuple[Robot, UnitreeDriver]:
+            robot = Robot(tmp_path, *options)
+            running.callback(robot.end)
+            driver = robot.driver(**told)
+            running.callback(driver.close)
+            driver.connect()
+            driver.configure({})
+            return robot, driver
 
-    yield make
-    for each in reversed(running):
-        each.end() if isinstance(each, Robot) else each.close()
+        yield make
 
 
 def drive(
