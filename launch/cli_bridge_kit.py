@@ -108,7 +108,7 @@ def check(
         outcomes = _run(subject, wanted, quiet=json or not sys.stderr.isatty())
     except DriverError as error:
         raise InputError(str(error)) from None
-    _report(subject, outcomes, json)
+    _report(subject, outcomes, len(wanted) - len(outcomes), json)
     if any(outcome.verdict == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -156,17 +156,20 @@ def _run(subject: Subject, wanted: list[Check], quiet: bool) -> list[Outcome]:
             for one in wanted:
                 status.update(f"{len(outcomes) + 1}/{len(wanted)} {suite.title(one)}")
                 outcomes.append(suite.run(one, bench))
+                if one is suite.CONNECTS and outcomes[-1].verdict == "failed":
+                    break
     return outcomes
 
 
-def _report(subject: Subject, outcomes: list[Outcome], json: bool) -> None:
+def _report(subject: Subject, outcomes: list[Outcome], left_out: int, json: bool) -> None:
     counts = {name: 0 for name in _COLOURS}
     for outcome in outcomes:
         counts[outcome.verdict.value] += 1
     seconds = sum(outcome.seconds for outcome in outcomes)
     if json:
         checks = [outcome._asdict() for outcome in outcomes]
-        print_json({"driver": subject.driver, **counts, "seconds": seconds, "checks": checks})
+        totals = {**counts, "left_out": left_out, "seconds": seconds}
+        print_json({"driver": subject.driver, **totals, "checks": checks})
         return
     from rich import box
     from rich.markup import escape
@@ -186,4 +189,6 @@ def _report(subject: Subject, outcomes: list[Outcome], json: bool) -> None:
     screen = console()
     screen.print(table)
     whole = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if left_out:
+        whole += f", and {left_out} left out, since nothing is connected"
     print_line(f"{subject.driver}: {whole}, in {seconds:.1f} s")

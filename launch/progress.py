@@ -93,7 +93,8 @@ class Run:
         hidden = ("kind", "at_ns", "settings", "files")
         details = {k: v for k, v in data.items() if k not in hidden and v not in ("", None)}
         text = ", ".join(f"{key} {value}" for key, value in details.items())
-        self.journal.add(node, f"{kind}: {text}" if text else kind)
+        named = "" if kind == node else kind  # the journal has the node's name in front
+        self.journal.add(node, ": ".join(part for part in (named, text) if part) or kind)
 
 
 @contextmanager

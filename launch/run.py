@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from errno import EEXIST
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from safetypilot.launch.plan import Plan
 from safetypilot.launch.progress import Run
 from safetypilot.launch.runtime_dir import RuntimeDirError, write_json
 
-LAUNCH, SUMMARY, PICTURE = "launch.json", "summary.json", "trajectories.png"
+LAUNCH, PICTURE = "launch.json", "trajectories.png"
 
 
 def prepare(plan: Plan, out: Path | None) -> Run:
     """Makes the run's directory: `out`, else `runs/<name>-<time>`.
 
     Raises:
+        FileExistsError: `out` holds a run already, which another would mix with.
         OSError: it cannot be made.
     """
     return Run(plan, _directory(plan.name, out).resolve())
@@ -29,8 +31,8 @@ def prepare(plan: Plan, out: Path | None) -> Run:
 def _directory(name: str, out: Path | None) -> Path:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for old in (LAUNCH, SUMMARY, PICTURE):
-            (out / old).unlink(missing_ok=True)
+        if (out / LAUNCH).exists():
+            raise FileExistsError(EEXIST, "holds a run already; choose another", str(out))
         return out
     stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1000):

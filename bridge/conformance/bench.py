@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class Bench:
             folder: for what the device tells.
 
         Raises:
-            DriverError: there is no such driver or option.
+            DriverError: there is no such driver or option, or one leads past the simulated device.
         """
         self.subject = subject
         plain = {k: v for k, v in subject.options.items() if "{" not in str(v)}
@@ -75,6 +75,8 @@ class Bench:
         command, options = getattr(self.kind, "SIMULATED", ("", {}))
         self._command = subject.device or ("" if subject.hardware else command)
         self._options = {**({} if subject.hardware else options), **subject.options}
+        if not (subject.device or subject.hardware):
+            _refuse_other_robots(options, subject.options)
         file = Path(inspect.getfile(self.kind)).resolve()
         self._words = {"python": sys.executable, "file": str(file), "folder": str(file.parent)}
         self.identity: dict[str, str] = {}
@@ -181,6 +183,7 @@ class Bench:
 
         Raises:
             Skipped: nobody knows it, or it is another device's.
+            DriverError: no device answers.
         """
         own, fields = self.subject.calibration, self.description.calibration
         driver = registry.create(self.subject.driver, options)
@@ -191,14 +194,9 @@ class Bench:
             return own
         try:
             identity = driver.connect()
-            if own == Calibration() and read is not None:
-                own = Calibration({"serial": identity["serial"]}, read())
-            own.check(driver.description, identity)
-        except DriverError as error:
-            raise Skipped(f"{error}; give it with --calibration") from None
+            return _fitting(own, driver, identity, read)
         finally:
             driver.close()
-        return own
 
     def activate(self, driver: Driver, mode: Mode | None = None) -> Session:
         """Makes a configured one active, once the robot has come to rest."""
@@ -275,6 +273,29 @@ class Bench:
         """How much longer those have been that are there still, s."""
         after = self.starved()
         return sum(after[process] - before[process] for process in before.keys() & after)
+
+
+def _fitting(
+    own: Calibration, driver: Driver, identity: dict[str, str], read: Callable[[], Any] | None
+) -> Calibration:
+    """The given one, or where there is none what the device holds."""
+    try:
+        if own == Calibration() and read is not None:
+            own = Calibration({"serial": identity["serial"]}, read())
+        own.check(driver.description, identity)
+    except DriverError as error:
+        raise Skipped(f"{error}; give it with --calibration") from None
+    return own
+
+
+def _refuse_other_robots(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """What leads to the driver's own device cannot lead elsewhere: there a robot might move."""
+    for name in given:
+        if "{" in str(own.get(name, "")) and "{" not in str(given[name]):
+            raise DriverError(
+                f"{name}={given[name]} leads past the simulated device that is started; say "
+                "--hardware if a robot is there that may move and fall, or name its --device"
+            )
 
 
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:

@@ -42,7 +42,18 @@ from safetypilot.bridge.conformance.bench import Bench, Subject
 from safetypilot.bridge.conformance.verdict import Failed, Outcome, Skipped, Verdict
 from safetypilot.bridge.contract import DriverError
 
-__all__ = ["CHECKS", "Bench", "Check", "Outcome", "Subject", "Verdict", "bench", "name", "run"]
+__all__ = [
+    "CHECKS",
+    "CONNECTS",
+    "Bench",
+    "Check",
+    "Outcome",
+    "Subject",
+    "Verdict",
+    "bench",
+    "name",
+    "run",
+]
 
 Check = Callable[[Bench], str]  # gives what was seen; raises Failed or Skipped
 
@@ -89,6 +100,7 @@ CHECKS: tuple[Check, ...] = (
     faults.device_that_dies,
     faults.connect_to_nothing,
 )
+CONNECTS: Check = link.connect_identifies  # without which there is little to check
 _TRIES = 3  # for a check that failed while others had the CPU
 _STARVED_S = 0.01  # so long they must have had it
 _AGAIN_S = 8.0  # what took longer is not made again

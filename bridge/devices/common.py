@@ -19,7 +19,9 @@ import ctypes
 import gc
 import json
 import os
+import random
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +35,29 @@ from safetypilot.bridge.contract import DriverError
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _AUTOGROUP = Path("/proc/self/autogroup")
 _BURST = 4  # ticks that are made up for at most, when the host stood still
+
+
+def dds_domain(text: str) -> int:
+    """A domain of DDS on a command line: a number, or `free`.
+
+    Raises:
+        DriverError: it is neither.
+    """
+    if text != "free" and not text.isdecimal():
+        raise DriverError(f"--domain {text}: a number, or `free` for one in which nobody is")
+    return free_domain() if text == "free" else int(text)
+
+
+def free_domain() -> int:
+    """A domain of DDS in which nobody listens here."""
+    while True:
+        domain = random.randint(2, 99)  # above, its ports may be anybody's
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", 7410 + 250 * domain))
+            except OSError:
+                continue
+            return domain
 
 
 def parser(description: str, timeout: bool = True) -> argparse.ArgumentParser:

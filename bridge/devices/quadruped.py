@@ -26,6 +26,7 @@ from safetypilot.bridge.devices.common import (
     Pace,
     Stop,
     above_zero,
+    dds_domain,
     parser,
     read_pushes,
     ready,
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the device until SIGTERM; the exit code."""
     made = parser("A quadruped on DDS.")
     made.set_defaults(timeout=TIMEOUT_S)
-    made.add_argument("--domain", type=int, default=1, help="of DDS (%(default)s)")
+    made.add_argument("--domain", default="1", help="of DDS, or `free` (%(default)s)")
     made.add_argument("--interface", default="lo", help="network interface (%(default)s)")
     made.add_argument("--start", choices=("lying", "standing"), default="lying")
     made.add_argument(
@@ -232,13 +233,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(arguments)
     log, stop = EventLog(options.events), Stop()
     try:
-        bus = Bus(options.domain, options.interface)
+        domain = dds_domain(options.domain)
+        bus = Bus(domain, options.interface)
         device = Device(options, bus, log)
     except DriverError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     settle(options)
-    ready(log, domain=options.domain, interface=options.interface, robot=GO2.name)
+    ready(log, domain=domain, interface=options.interface, robot=GO2.name)
     device.serve(stop)
     log.end(**device.counters())
     bus.close()

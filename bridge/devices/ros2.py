@@ -12,8 +12,6 @@ comes, and a topic below it tells which it is.
 from __future__ import annotations
 
 import argparse
-import random
-import socket
 import sys
 from dataclasses import replace
 from time import monotonic_ns, time_ns
@@ -24,6 +22,7 @@ from safetypilot.bridge.devices.common import (
     Pace,
     Stop,
     above_zero,
+    dds_domain,
     parser,
     read_pushes,
     ready,
@@ -167,24 +166,12 @@ def _stiff(robot: Robot) -> Robot:
     return replace(robot, kp=9.0 * robot.kp, kd=3.0 * robot.kd)
 
 
-def free_domain() -> int:
-    """A domain in which nobody listens here."""
-    while True:
-        domain = random.randint(2, 99)  # above, its ports may be anybody's
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", 7410 + 250 * domain))
-            except OSError:
-                continue
-            return domain
-
-
 def main() -> None:
     options = options_of()
     try:
         if not 0.0 <= options.timeout < 3600.0:
             raise DriverError(f"--timeout {options.timeout}: seconds, or 0 for none")
-        domain = free_domain() if options.domain == "free" else int(options.domain)
+        domain = dds_domain(options.domain)
         follows = options.controller == "trajectory"
         mode = Mode.POSITION if follows else _MODES[options.controller]
         joints = tuple(name for name in options.joints.split(",") if name)

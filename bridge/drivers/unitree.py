@@ -40,6 +40,10 @@ class UnitreeDriver:
     """See bridge/contract.py: Driver."""
 
     Options: ClassVar[type] = UnitreeOptions
+    SIMULATED: ClassVar[tuple[str, dict[str, Any]]] = (
+        "{python} -P -m safetypilot.bridge.devices.quadruped --timeout 0.05 --domain free",
+        {"domain": "{domain}"},
+    )
 
     def __init__(self, options: UnitreeOptions) -> None:
         self._options = options

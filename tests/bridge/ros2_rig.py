@@ -12,7 +12,7 @@ from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
 from safetypilot.bridge.contract import Measurement
-from safetypilot.bridge.devices.ros2 import free_domain
+from safetypilot.bridge.devices.common import free_domain
 from safetypilot.bridge.drivers.ros2 import Ros2Driver
 from safetypilot.bridge.drivers.ros2_options import Ros2Options
 

@@ -14,7 +14,6 @@ from safetypilot.bridge import registry
 from safetypilot.bridge.conformance import suite
 
 MUJOCO = "{python} -P -m safetypilot.bridge.devices.mujoco"
-QUADRUPED = "{python} -P -m safetypilot.bridge.devices.quadruped --timeout 0.05"
 NEEDED = {"dynamixel": "dynamixel_sdk", "unitree": "cyclonedds"}
 
 
@@ -29,7 +28,7 @@ SUBJECTS = {
     "mujoco position": mujoco("position"),
     "mujoco pd": mujoco("pd"),
     "dynamixel": suite.Subject("dynamixel"),
-    "unitree": suite.Subject("unitree", {"domain": "{domain}"}, f"{QUADRUPED} --domain 77"),
+    "unitree": suite.Subject("unitree"),
 }
 
 
@@ -52,9 +51,12 @@ def test_conformance(check: suite.Check, bench: suite.Bench) -> None:
     assert outcome.verdict is suite.Verdict.PASSED, outcome.seen
 
 
-@pytest.mark.parametrize("name", ["mujoco", "dynamixel", "ros2"])
-def test_a_driver_names_the_device_it_is_checked_with(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("mujoco", "mujoco"), ("dynamixel", "dynamixel"), ("ros2", "ros2"), ("unitree", "quadruped")],
+)
+def test_a_driver_names_the_device_it_is_checked_with(name: str, device: str) -> None:
     command, options = type(registry.create(name)).SIMULATED
-    assert f"safetypilot.bridge.devices.{name}" in command
+    assert f"safetypilot.bridge.devices.{device}" in command
     with suite.bench(suite.Subject(name)) as bench:
         assert set(options) <= {field for field in bench.kind.Options.__dataclass_fields__}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
+from safetypilot.bridge.devices.common import free_domain
 from safetypilot.bridge.drivers.unitree import UnitreeDriver, UnitreeOptions
 from safetypilot.bridge.protocols.dds import Bus, Writer
 from safetypilot.bridge.protocols.unitree import (
@@ -31,18 +31,6 @@ STRICT_MS = 100  # where it is
 ZEROS = (0.0,) * 12
 STANDING = (0.0, 0.9, -1.8) * 4
 LYING = (-0.47, 1.29, -2.71, 0.47, 1.29, -2.71) * 2
-
-
-def free_domain() -> int:
-    """One in which nobody on this host is."""
-    while True:
-        domain = random.randint(2, 99)  # above, its ports may be anybody's
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", 7410 + 250 * domain))
-            except OSError:
-                continue
-            return domain
 
 
 class Robot:

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from safetypilot.bridge.conformance import suite
 from safetypilot.launch import cli, cli_bridge_kit
 
 SKELETON = "safetypilot.bridge.template.skeleton:SkeletonDriver"
@@ -49,6 +50,7 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
         (("check", SKELETON, "prot=5"), "did you mean 'port'?"),
         (("check", SKELETON, "port"), "given as key=value"),
         (("check", SKELETON, "port=[1"), "no YAML"),
+        (("check", SKELETON, "port=9"), "port=9 leads past the simulated device"),
         (("check", SKELETON, "--only", "soks"), "did you mean 'soaks'?"),
         (("check", SKELETON, "--hardware", "--device", "x"), "there is none"),
         (("check", SKELETON, "--calibration", "/nowhere.json"), "nowhere.json"),
@@ -106,6 +108,17 @@ def test_a_driver_that_fails_is_exit_code_1(tmp_path: Path) -> None:
     shown = call("check", f"{path}:MyArmDriver", "--only", "numbers_fit")
     assert shown.exit_code == 1
     assert "1 failed" in shown.output and "command_timeout_s is 50.0 s" in shown.output
+
+
+def test_where_nothing_answers_the_checks_end_with_that() -> None:
+    result = call("check", SKELETON, "port=1", "--hardware", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.output)
+    assert (report["passed"], report["failed"], report["skipped"]) == (4, 1, 0)
+    assert report["checks"][-1]["check"] == "connect_identifies"
+    assert report["left_out"] == len(suite.CHECKS) - 5
+    shown = call("check", SKELETON, "port=1", "--hardware", "--only", "connect_identifies,soaks")
+    assert "1 failed, and 1 left out, since nothing is connected" in shown.output
 
 
 PAGE = (Path(__file__).parents[2] / "bridge" / "README.md").read_text()
