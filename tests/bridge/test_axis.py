@@ -177,7 +177,7 @@ def test_outside_is_beyond_the_limit_not_beyond_the_margin() -> None:
         pytest.param(6.0, 0.0, 7.0, 6.5, VELOCITY | ACCELERATION, id="to the margin"),
         pytest.param(6.0, 0.0, above(7.0), 6.5, POSITION | VELOCITY | ACCELERATION, id="past it"),
         pytest.param(0.0, 0.0, 0.5, 0.5, 0, id="as it is"),
-        pytest.param(0.0, 0.0, 1.0, 0.5, ACCELERATION, id="2 more speed, for 1/4 s"),
+        pytest.param(0.0, 0.0, 1.0, 0.5, ACCELERATION, id="2 faster, for 1/4 s"),
         pytest.param(6.25, 2.0, 7.5, 6.75, POSITION | VELOCITY, id="braked"),
         pytest.param(9.0, 0.0, 0.0, 8.5, VELOCITY | ACCELERATION, id="back step by step"),
         pytest.param(9.0, 0.0, 9.5, 8.5, POSITION | VELOCITY | ACCELERATION, id="never outwards"),
@@ -197,11 +197,12 @@ def test_a_position_on_its_way(
 @pytest.mark.parametrize(
     ("lead", "measured", "sent", "cut"),
     [
+        pytest.param(1.0, 0.0, 0.5, 0, id="not so far"),
         pytest.param(0.5, 0.0, 0.5, 0, id="just as far"),
         pytest.param(0.5, 1.0, 0.5, 0, id="or as far behind"),
         pytest.param(0.25, 0.0, 0.25, LEAD, id="cut to the lead"),
         pytest.param(0.25, 1.0, 0.75, LEAD, id="drawn along by a robot that is ahead"),
-        pytest.param(0.25, -9.0, -1.0, LEAD, id="back no faster than the joint's speed"),
+        pytest.param(0.25, -9.0, -1.0, LEAD, id="back no faster than the joint may"),
         pytest.param(0.25, 9.0, 1.0, LEAD, id="nor forward"),
         pytest.param(inf, 9.0, 0.5, 0, id="no lead"),
         pytest.param(1e9, 3e9, 0.5, 0, id="so much is none"),
@@ -233,7 +234,7 @@ def test_the_range_ranks_before_the_lead() -> None:
         pytest.param(1.0, 7.0, 0.0, 0.0, id="none outwards at it"),
         pytest.param(1.0, 9.0, 0.0, 0.0, id="none beyond"),
         pytest.param(-8.0, 9.0, 0.0, -8.0, id="but back"),
-        pytest.param(1.0, 0.0, 4.0, 0.0, id="none at full speed"),
+        pytest.param(1.0, 0.0, 4.0, 0.0, id="none when it is as fast as it may"),
         pytest.param(1.0, 0.0, 5.0, 0.0, id="none above"),
         pytest.param(-8.0, 0.0, 5.0, -8.0, id="but to brake"),
         pytest.param(0.0, 9.0, 5.0, 0.0, id="nothing"),
@@ -257,7 +258,8 @@ def test_an_effort(wanted: float, position: float, speed: float, sent: float, si
         ((-4.0, -5.0, 0.0, 1.0), (0.0, 0.0), (-4.0, -4.0, 0.0, 1.0), EFFORT),  # not -9
         ((4.0, 0.0, 0.0, 2.0), (0.0, 0.0), (4.0, 0.0, 0.0, 2.0), 0),  # most gain
         ((0.0, 0.0, 5.0, 3.0), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # too much
-        ((0.0, 0.0, 4.0, 2.5), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # of one
+        ((0.0, 0.0, 5.0, 2.0), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # of one
+        ((0.0, 0.0, 4.0, 2.5), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # of the other
         ((0.0, 0.0, -0.5, 0.0), (0.0, 0.0), (0.0, 0.0, 0.0, 0.0), GAIN),  # below 0
         ((0.0, 0.0, 0.0, -0.5), (0.0, 0.0), (0.0, 0.0, 0.0, 0.0), GAIN),  # either
         ((4.5, 0.0, 0.0, 1.0), (0.0, 0.0), (4.0, 0.0, 0.0, 1.0), VELOCITY),  # fast

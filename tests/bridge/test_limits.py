@@ -213,6 +213,35 @@ def test_hole_6_cuts_are_told_counted_and_escalated() -> None:
     assert "not_finite" not in limiter.counts
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent", "cut"),
+    [  # numbers that are exact, from rest, 1/4 s later
+        (Setpoint(Mode.POSITION, (0.25,)), {"position": 0.25}, Cut.NONE),
+        (Setpoint(Mode.POSITION, (1.0,)), {"position": 0.5}, Cut.ACCELERATION),
+        (Setpoint(Mode.VELOCITY, (), (1.0,)), {"velocity": 1.0}, Cut.NONE),
+        (Setpoint(Mode.VELOCITY, (), (3.0,)), {"velocity": 2.0}, Cut.ACCELERATION),
+        (Setpoint(Mode.EFFORT, (), (), (4.0,)), {"effort": 4.0}, Cut.NONE),
+        (Setpoint(Mode.EFFORT, (), (), (9.0,)), {"effort": 8.0}, Cut.EFFORT),
+        (whole(Mode.PD, 0.25, velocity=1.0, effort=1.0, kp=4.0, kd=2.0),
+         {"position": 0.25, "velocity": 1.0, "effort": 1.0, "kp": 4.0, "kd": 2.0}, Cut.NONE),
+        (whole(Mode.PD, 1.0, velocity=1.0, effort=9.0, kp=4.0, kd=2.0),
+         {"position": 0.5, "velocity": 1.0, "effort": 4.0, "kp": 4.0, "kd": 2.0},
+         Cut.ACCELERATION | Cut.EFFORT),
+    ],
+)  # fmt: skip
+def test_each_mode_sends_what_it_names_and_rests_otherwise(
+    asked: Setpoint, sent: dict[str, float], cut: Cut
+) -> None:
+    joint = Joint("knee", velocity=4.0, effort=8.0, acceleration=8.0, kp=4.0, kd=2.0)
+    limiter = Limiter([joint], asked.mode, 0.25)
+    limiter.start(NOTHING, 0)
+    assert limiter.joints == (0,) and limiter.cut == Cut.NONE and limiter.level == 0
+    assert limiter.limit(asked, NOTHING, NOTHING, 250_000_000) == cut == limiter.cut
+    numbers = dict.fromkeys(("position", "velocity", "effort", "kp", "kd"), NOTHING)
+    assert limiter.sent == Setpoint(asked.mode, **numbers | {k: (v,) for k, v in sent.items()})
+    assert limiter.joints == (int(cut),)
+
+
 def fly(limiter: Limiter, cuts: list[bool]) -> list[int]:
     """The level after each setpoint, each to be cut or not."""
     levels = []
@@ -229,6 +258,7 @@ def fly(limiter: Limiter, cuts: list[bool]) -> list[int]:
         pytest.param(1, 1, "x.x", "112", id="each"),
         pytest.param(2, 3, "x.x..", "00111", id="the first still counts"),
         pytest.param(2, 3, "x..x..x.", "00000000", id="or no longer"),
+        pytest.param(2, 3, "x.....x...", "0000000000", id="long gone"),
         pytest.param(3, 4, "xx..xx..xx.x", "000000000001", id="the ring comes round"),
         pytest.param(2, 4, "xxxxx", "01122", id="from 0 again"),
         pytest.param(2, 2, ".xx.x.xx", "00111112", id="side by side"),
@@ -331,6 +361,7 @@ def test_an_unknown_state_is_a_reason_to_stand(mode: Mode, state: Any) -> None:
         (Setpoint(Mode.VELOCITY, ONE, ONE), Cut.WRONG_MODE),
         ((Mode.POSITION, ONE), Cut.WRONG_MODE),
         (None, Cut.WRONG_MODE),
+        (Setpoint(Mode.EFFORT, ONE, ONE, ONE), Cut.WRONG_MODE),
         (Setpoint(Mode.POSITION), Cut.WRONG_LENGTH),
         (Setpoint(Mode.POSITION, (1.0, 1.0)), Cut.WRONG_LENGTH),
         (Setpoint(Mode.POSITION, [1.0]), Cut.WRONG_LENGTH),  # type: ignore[arg-type]
@@ -352,7 +383,7 @@ def test_before_it_knows_where_the_robot_is_it_passes_nothing() -> None:
             limiter.start(unknown, 0)
 
 
-@pytest.mark.parametrize("period", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("period", [0.0, -1.0, math.nan, float("inf")])
 def test_a_period_that_is_none(period: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         Limiter([JOINT], Mode.POSITION, period)
