@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The algorithm; see below.")],
     env: Annotated[str, typer.Option(help="Short name of an environment, or a Gymnasium id.")] = (
         "maze"
@@ -82,6 +83,7 @@ def train(
         steps=steps,
         device=device,
         data=str(data or ""),
+        given=_given(context),
     )
     directory = _directory(name, env, seeds or str(seed), out, resume)
     if resume is None and any((directory / kept).exists() for kept in _KEPT):
@@ -124,6 +126,15 @@ def _directory(name: str, env: str, seed: str, out: Path | None, resume: Path | 
     if resume is not None:
         return resume if resume.is_dir() else resume.parent
     return Path("runs") / f"{name}-{env.rpartition('/')[2]}-{seed}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """What of a training's identity is on the command line, in the words of a request."""
+    words = {"env": "env", "preset": "preset", "seed": "seeds", "seeds": "seeds", "data": "data"}
+    sources = {word: context.get_parameter_source(word) for word in words}
+    return frozenset(
+        words[word] for word, its in sources.items() if its and its.name == "COMMANDLINE"
+    )
 
 
 def _parsed(settings: list[str]) -> dict[str, str]:

@@ -31,6 +31,8 @@ class Request:
         device: of the networks.
         data: offline data set to learn from, `{seed}` in it is each seed's; empty makes it by the
             recipe.
+        given: which of env, seeds, preset and data somebody has named; a checkpoint that goes on
+            must agree with those.
     """
 
     algorithm: str = "recovery-rl"
@@ -42,6 +44,7 @@ class Request:
     steps: int | None = None
     device: str = "cpu"
     data: str = ""
+    given: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -174,7 +177,7 @@ def _resumed(request: Request, saved: Mapping[str, Any]) -> Request:
             f"{request.algorithm}; name the same algorithm, or start afresh"
         )
     try:
-        return replace(
+        resumed = replace(
             request,
             algorithm=str(saved["algorithm"]),
             env=str(saved["env"]),
@@ -184,6 +187,21 @@ def _resumed(request: Request, saved: Mapping[str, Any]) -> Request:
         )
     except KeyError as error:
         raise LearnError(f"the checkpoint lacks {error}; it is not of a training run") from None
+    for name in sorted(request.given):
+        asked, own = _shown(request, name), _shown(resumed, name)
+        if asked != own:
+            raise LearnError(
+                f"the checkpoint's {name} is {own}, you asked for {asked}; leave that out to go "
+                "on, or start afresh"
+            )
+    return resumed
+
+
+def _shown(request: Request, name: str) -> str:
+    value = getattr(request, name)
+    if name == "seeds":
+        return ",".join(map(str, value))
+    return presets.short_name(value) if name == "env" else value or "none"
 
 
 def state(run: Run) -> dict[str, Any]:

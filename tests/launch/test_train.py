@@ -72,6 +72,16 @@ def test_a_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["steps"] == 40
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 40
     assert "is of sac on navigation1, you asked for lr" in refused("lr", "--resume", str(tmp_path))
+    resume = ("sac", "--resume", str(tmp_path))
+    for words, said in (
+        (("--env", "maze"), "env is navigation1, you asked for maze"),
+        (("--seed", "7"), "seeds is 0, you asked for 7"),
+        (("--preset", "published"), "preset is default, you asked for published"),
+        (("--data", "d"), "data is none, you asked for d"),
+    ):
+        assert said in refused(*resume, *words)
+    same = call(*resume, "--env", "navigation1", "--seed", "0", "--steps", "41", "--json")
+    assert same.exit_code == 0, same.output
 
 
 @pytest.mark.parametrize(
