@@ -72,10 +72,6 @@ class Axis:
         """At rest there."""
         self.position, self.velocity, self.rising, self.cut = position, 0.0, 0.0, 0
 
-    def stand(self) -> None:
-        """Told to stay: the position is held from now on."""
-        self.velocity = self.rising = 0.0
-
     def slow_down(self, dt: float) -> float:
         """Nobody says how fast to go on, so ever slower; the velocity."""
         step = self._acceleration * dt
@@ -88,7 +84,7 @@ class Axis:
 
     def move(self, wanted: float, measured: float, dt: float) -> float:
         """The position to be commanded, on the way to the wanted one."""
-        before = self.position
+        before, speed_before = self.position, self.velocity
         self.cut = 0
         target = wanted
         if not self._low <= wanted <= self._high:
@@ -96,16 +92,22 @@ class Axis:
             target = _within(wanted, self._low, self._high)
         asked = (target - before) / dt
         velocity = self._shaped(asked, before, dt)
-        after = target if velocity == asked else before + velocity * dt
+        shaped = after = target if velocity == asked else before + velocity * dt
         if abs(after - measured) > self._lead < ENDLESS:
             self.cut |= LEAD
             after = _within(after, measured - self._lead, measured + self._lead)
-            after = _within(after, before - self._speed * dt, before + self._speed * dt)
+            # It may stop at once, but gets no faster than it may.
+            step = self._acceleration * dt
+            least = max(-self._speed, min(0.0, speed_before - step))
+            most = min(self._speed, max(0.0, speed_before + step))
+            after = _within(after, before + least * dt, before + most * dt)
         # The clamp comes last; from outside the limits, where it may have started, only inwards.
         low = self._low if self._low < before else before
         high = self._high if self._high > before else before
-        self.position = _within(after, low, high)
-        return self.position
+        self.position = after = _within(after, low, high)
+        if after != shaped:  # the next step goes on from what went out
+            self.velocity, self.rising = (after - before) / dt, 0.0
+        return after
 
     def turn(self, wanted: float, measured: float, dt: float) -> float:
         """The velocity to be commanded."""
@@ -179,7 +181,8 @@ class Axis:
             position, speed: measured.
 
         Returns:
-            Position, velocity, effort, kp and kd.
+            Position, velocity, effort, kp and kd: each within its own limit too, since the device
+            may go on with them for a while, elsewhere than where it was measured.
         """
         if not (0.0 <= kp <= self._kp and 0.0 <= kd <= self._kd):
             self.cut |= GAIN
@@ -189,9 +192,15 @@ class Axis:
             velocity = _within(velocity, -self._speed, self._speed)
         own = kp * (self.position - position) + kd * (velocity - speed)
         low, high = self._efforts(position, speed)
+        if abs(effort) > self._effort:
+            self.cut |= EFFORT
+            effort = _within(effort, -self._effort, self._effort)
         if not low <= own + effort <= high:
             self.cut |= EFFORT
-            effort = _within(own + effort, low, high) - own
+            rest = _within(own + effort, low, high) - own
+            effort = _within(rest, min(0.0, effort), max(0.0, effort))  # less of it, then softer
+            softer = _within(own, low - effort, high - effort) / own if own else 1.0
+            kp, kd = kp * softer, kd * softer
         return self.position, velocity, effort, kp, kd
 
 

@@ -2,15 +2,16 @@
 
 It trusts nobody. Whatever cannot be vetted (not finite, another length or mode, no time passed, an
 unknown state of the robot) is refused, and the safe alternative goes out: the position vetted last,
-ever less speed, or no effort. Time is what the clock says and nothing else, so a flood of messages
-moves the robot no faster than a few of them. What one joint does is in axis.py.
+ever less speed, or no effort. It never raises, since nobody would be there to catch that. Time is
+what the clock says and nothing else, so a flood of messages moves the robot no faster than a few of
+them. What one joint does is in axis.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import hypot, inf
 
 from safetypilot.bridge.axis import OUTSIDE, Axis, Cut
 from safetypilot.bridge.contract import Joint, Mode, Setpoint, Vector
@@ -18,6 +19,7 @@ from safetypilot.bridge.contract import Joint, Mode, Setpoint, Vector
 __all__ = ["Cut", "Escalation", "Limiter"]
 
 _LONGEST = 2.0  # nominal periods that a setpoint may move for, however long nothing came
+_FAR = 1e12  # no joint is there or goes so fast; what is measured as more is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Limiter:
         """
         if not 0 < period_s < inf:
             raise ValueError(f"the period is {period_s} s; it is a time above 0")
-        self._mode, self._size, self._longest_s = mode, len(joints), _LONGEST * period_s
+        self._mode, self._size = mode, len(joints)
+        self._period_s, self._longest_s = period_s, _LONGEST * period_s
         self._axes = tuple(map(Axis, joints))
         self._zeros: Vector = (0.0,) * len(joints)
         self._last_ns: int | None = None
@@ -74,7 +77,7 @@ class Limiter:
         Raises:
             ValueError: that is not known.
         """
-        if not self._is_vector(position):
+        if not self._is_vector(position, _FAR):
             raise ValueError(f"the limiter cannot start from the position {position!r}")
         for axis, its in zip(self._axes, position, strict=True):
             axis.start(its)
@@ -90,16 +93,17 @@ class Limiter:
             now_ns: of a clock that never goes back.
         """
         dt, fault = self._elapsed(now_ns)
-        if not (self._is_vector(position) and self._is_vector(velocity)):
+        if not (self._is_vector(position, _FAR) and self._is_vector(velocity, _FAR)):
             fault |= Cut.UNKNOWN_STATE
         fault |= self._fault(setpoint)
+        if not fault:
+            try:
+                cut = self._cut(setpoint, position, velocity, dt)
+            except (ArithmeticError, TypeError, ValueError):  # numbers of another kind than float
+                fault = Cut.NOT_FINITE
         if fault:
-            cut = fault
-            self.joints = (int(fault),) * self._size
-            if not fault & Cut.NO_TIME:  # in no time nothing changes
-                self._stand(dt)
-        else:
-            cut = self._cut(setpoint, position, velocity, dt)
+            cut, self.joints = fault, (int(fault),) * self._size
+            self._stand(dt)
         self.cut = cut
         self._count(cut)
         return cut
@@ -112,13 +116,13 @@ class Limiter:
 
     # What is refused.
 
-    def _is_vector(self, numbers: object) -> bool:
-        """Whether it has a finite number for each joint."""
+    def _is_vector(self, numbers: object, end: float = inf) -> bool:
+        """Whether it has a number below the end for each joint."""
         if type(numbers) is not tuple or len(numbers) != self._size:
             return False
         try:
-            return isfinite(sum(numbers))
-        except (TypeError, OverflowError):
+            return hypot(*numbers) < end  # false for nan; the quickest that looks at each of them
+        except (ArithmeticError, TypeError, ValueError):
             return False
 
     def _fault(self, setpoint: Setpoint) -> Cut:
@@ -132,21 +136,24 @@ class Limiter:
         return Cut.NONE
 
     def _elapsed(self, now_ns: int) -> tuple[float, Cut]:
-        """Seconds since the last setpoint, and what is wrong with them."""
+        """Seconds since the last setpoint, or to slow down for, and what is wrong with them."""
         if self._last_ns is None or now_ns == self._last_ns:
-            return 0.0, Cut.NO_TIME
+            return self._period_s, Cut.NO_TIME
         if now_ns < self._last_ns:
-            return 0.0, Cut.TIME_REVERSED
+            return self._period_s, Cut.TIME_REVERSED
         dt = min((now_ns - self._last_ns) / 1e9, self._longest_s)
         self._last_ns = now_ns
         return dt, Cut.NONE
 
     def _stand(self, dt: float) -> None:
+        """Ever slower, or where it was sent last."""
+        if self._last_ns is None:  # nowhere yet
+            return
         if self._mode is Mode.VELOCITY:
             self.sent = self.sent._replace(velocity=tuple([a.slow_down(dt) for a in self._axes]))
             return
-        for axis in self._axes:
-            axis.stand()
+        for axis, its in zip(self._axes, self.sent.position, strict=True):
+            axis.start(its)
         self.sent = self.sent._replace(velocity=self._zeros, effort=self._zeros)
 
     # What is cut.

@@ -155,10 +155,11 @@ def test_it_slows_down_to_rest_and_not_beyond(sign: float) -> None:
     assert axis.velocity == 0.0 and axis.rising == 0.0
 
 
-def test_told_to_stay_it_begins_again_from_rest() -> None:
-    axis = make(3.0, 5.0, start=1.0)
-    axis.stand()
-    assert (axis.position, axis.velocity, axis.rising) == (1.0, 0.0, 0.0)
+def test_it_begins_again_from_rest() -> None:
+    axis = make(3.0, 5.0)
+    axis.cut = JERK
+    axis.start(1.0)
+    assert (axis.position, axis.velocity, axis.rising, axis.cut) == (1.0, 0.0, 0.0, 0)
 
 
 def test_outside_is_beyond_the_limit_not_beyond_the_margin() -> None:
@@ -201,9 +202,8 @@ def test_a_position_on_its_way(
         pytest.param(0.5, 0.0, 0.5, 0, id="just as far"),
         pytest.param(0.5, 1.0, 0.5, 0, id="or as far behind"),
         pytest.param(0.25, 0.0, 0.25, LEAD, id="cut to the lead"),
-        pytest.param(0.25, 1.0, 0.75, LEAD, id="drawn along by a robot that is ahead"),
-        pytest.param(0.25, -9.0, -1.0, LEAD, id="back no faster than the joint may"),
-        pytest.param(0.25, 9.0, 1.0, LEAD, id="nor forward"),
+        pytest.param(0.25, 1.0, 0.5, LEAD, id="a robot ahead draws no faster than from rest"),
+        pytest.param(0.25, -9.0, -0.5, LEAD, id="nor one that is behind"),
         pytest.param(inf, 9.0, 0.5, 0, id="no lead"),
         pytest.param(1e9, 3e9, 0.5, 0, id="so much is none"),
     ],
@@ -214,6 +214,28 @@ def test_a_position_stays_near_the_robot(
     axis = make(lead=lead)
     assert axis.move(0.5 * sign, measured * sign, DT) == sent * sign == axis.position
     assert axis.cut == cut
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("velocity", "measured", "sent"),
+    [
+        pytest.param(2.0, 0.125, 0.375, id="stopped on the way"),
+        pytest.param(2.0, 0.0, 0.25, id="at once, whatever its speed"),
+        pytest.param(2.0, -0.25, 0.0, id="to rest"),
+        pytest.param(2.0, -9.0, 0.0, id="and not back in the same step"),
+        pytest.param(-1.0, -9.0, -0.75, id="back 2 faster than it went"),
+        pytest.param(-3.0, -9.0, -1.0, id="but no faster than 4"),
+        pytest.param(3.0, 9.0, 1.0, id="nor on"),
+    ],
+)
+def test_a_robot_that_does_not_follow_stops_the_command(
+    velocity: float, measured: float, sent: float, sign: float
+) -> None:
+    axis = make(velocity * sign, 3.0, lead=0.25)
+    assert axis.move(velocity * DT * sign, measured * sign, DT) == sent * sign
+    assert axis.cut == LEAD
+    assert (axis.velocity, axis.rising) == (sent * sign / DT, 0.0)
 
 
 def test_the_range_ranks_before_the_lead() -> None:
@@ -251,11 +273,16 @@ def test_an_effort(wanted: float, position: float, speed: float, sent: float, si
     ("asked", "state", "sent", "cut"),
     [  # velocity, effort, kp, kd; position, speed
         # what it makes: effort + kp (1 - position) + kd (velocity - speed)
-        ((4.0, 0.5, 4.0, 1.0), (0.0, 4.0), (4.0, -4.0, 4.0, 1.0), EFFORT),  # full speed
+        ((4.0, 0.5, 4.0, 1.0), (0.0, 4.0), (4.0, 0.0, 0.0, 0.0), EFFORT),  # at full speed none
         ((3.0, 1.0, 4.0, 1.0), (0.0, 0.0), (3.0, 1.0, 4.0, 1.0), 0),  # 1 + 4 1 + 1 3 = 8
-        ((3.0, 1.5, 4.0, 1.0), (0.0, 0.0), (3.0, 1.0, 4.0, 1.0), EFFORT),  # and not 8.5
+        ((3.0, 4.5, 4.0, 1.0), (0.0, 0.0), (3.0, 1.0, 4.0, 1.0), EFFORT),  # and not 11.5
+        ((0.0, 4.5, 4.0, 0.0), (-3.0, 0.0), (0.0, 0.0, 2.0, 0.0), EFFORT),  # nor 20.5
+        ((0.0, 0.0, 4.0, 0.0), (-7.0, 0.0), (0.0, 0.0, 1.0, 0.0), EFFORT),  # nor 32
+        ((4.0, -8.0, 4.0, 2.0), (-3.5, -3.0), (4.0, -8.0, 2.0, 1.0), EFFORT),  # against 18 + 14
+        ((0.0, 9.0, 4.0, 0.0), (3.0, 0.0), (0.0, 8.0, 4.0, 0.0), EFFORT),  # its own limit
+        ((0.0, -9.0, 4.0, 0.0), (-1.0, 0.0), (0.0, -8.0, 4.0, 0.0), EFFORT),  # both ways
         ((-4.0, -4.0, 0.0, 1.0), (0.0, 0.0), (-4.0, -4.0, 0.0, 1.0), 0),  # -8
-        ((-4.0, -5.0, 0.0, 1.0), (0.0, 0.0), (-4.0, -4.0, 0.0, 1.0), EFFORT),  # not -9
+        ((-4.0, -6.0, 0.0, 1.0), (0.0, 0.0), (-4.0, -4.0, 0.0, 1.0), EFFORT),  # not -10
         ((4.0, 0.0, 0.0, 2.0), (0.0, 0.0), (4.0, 0.0, 0.0, 2.0), 0),  # most gain
         ((0.0, 0.0, 5.0, 3.0), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # too much
         ((0.0, 0.0, 5.0, 2.0), (1.0, 0.0), (0.0, 0.0, 4.0, 2.0), GAIN),  # of one
@@ -265,8 +292,9 @@ def test_an_effort(wanted: float, position: float, speed: float, sent: float, si
         ((4.5, 0.0, 0.0, 1.0), (0.0, 0.0), (4.0, 0.0, 0.0, 1.0), VELOCITY),  # fast
         ((-4.5, 0.0, 0.0, 1.0), (0.0, 0.0), (-4.0, 0.0, 0.0, 1.0), VELOCITY),  # back
         ((0.0, 2.0, 1.0, 0.0), (7.0, 0.0), (0.0, 2.0, 1.0, 0.0), 0),  # inwards
-        ((0.0, 6.5, 1.0, 0.0), (7.0, 0.0), (0.0, 6.0, 1.0, 0.0), EFFORT),  # no other
-        ((0.0, -9.0, 4.0, 0.0), (7.0, 0.0), (0.0, 16.0, 4.0, 0.0), EFFORT),  # at most 8
+        ((0.0, 6.5, 1.0, 0.0), (7.0, 0.0), (0.0, 6.0, 1.0, 0.0), EFFORT),  # no more
+        ((0.0, 0.0, 4.0, 0.0), (7.0, 0.0), (0.0, 0.0, 4.0 / 3.0, 0.0), EFFORT),  # at most 8
+        ((1.0, 2.0, 0.0, 2.0), (7.0, 0.0), (1.0, 0.0, 0.0, 0.0), EFFORT),  # none outwards
     ],
 )  # fmt: skip
 def test_gains_and_targets_by_the_effort_that_they_make(

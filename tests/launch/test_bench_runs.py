@@ -97,8 +97,9 @@ def test_a_graph_that_cannot_fly_says_why() -> None:
 def test_ctrl_c_leaves_what_was_measured(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     running = subprocess.Popen(
-        [*BENCH, "latency", "--rate", "50", "--steps", "100000", "--blocks", "1", "--only",
-         "bare_ring", "--out", str(tmp_path), "--json", str(file)],
+        # A background job of a shell ignores Ctrl-C, and hands that down.
+        ["env", "--default-signal=INT", *BENCH, "latency", "--rate", "50", "--steps", "100000",
+         "--blocks", "1", "--only", "bare_ring", "--out", str(tmp_path), "--json", str(file)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     ring: list[psutil.Process] = []
