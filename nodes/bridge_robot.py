@@ -132,9 +132,11 @@ class Robot:
             self._limiter = None
 
     def settle(self) -> None:
-        """Follows an e-stop that came by a line of its own."""
+        """Follows an e-stop that came by a line of its own; without those lines nothing flies."""
         if self._life.tripped:
             self._life.estop(self._life.tripped)
+        if self._lines.dead:
+            self._life.fault("nobody waits on the e-stop lines any more; restart the bridge")
 
     def estop(self, reason: str) -> None:
         self._life.estop(reason)

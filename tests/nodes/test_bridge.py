@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -347,7 +348,7 @@ def test_an_estop_from_outside_stops_before_the_next_tick_and_is_told_at_it(fly)
     flight = fly().rise()
     send(flight.folder / SOCKET, STOP, "a hand in the way")
     deadline = monotonic() + 10
-    while not flight.robot.stopped and monotonic() < deadline:
+    while not (flight.folder / LATCH).exists() and monotonic() < deadline:
         sleep(0.005)
     assert flight.robot.stopped and (flight.folder / LATCH).exists()
     flight.observation()
@@ -355,6 +356,22 @@ def test_an_estop_from_outside_stops_before_the_next_tick_and_is_told_at_it(fly)
     sent = len(flight.robot.sent)
     flight.steps(5)
     assert len(flight.robot.sent) == sent
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_without_the_thread_of_the_estop_lines_nothing_flies(fly, monkeypatch) -> None:
+    flight = fly().rise()
+    lines = flight.bench.node.robot._lines
+    monkeypatch.setattr(lines, "_hear", lambda: sys.exit())
+    send(flight.folder / SOCKET, STOP, "nobody hears it")
+    deadline = monotonic() + 10
+    while not lines.dead and monotonic() < deadline:
+        sleep(0.005)
+    flight.observation()
+    assert flight.state == "fault" and "e-stop lines" in flight.causes[-1]
+    flight.bench.ask("reset", reason="did not look")
+    flight.observation()
+    assert flight.state == "fault"
 
 
 def test_the_latch_holds_across_restarts_until_somebody_says_why(fly) -> None:
