@@ -107,7 +107,7 @@ class Lifecycle:
             self.fault(cause + self._close_driver())
             raise DriverError(cause) from error
         self._connected = True
-        self._heed_trip("connect")
+        self._heed_trip("connect", State.DISCONNECTED)
         self._go(State.CONNECTED, cause)
 
     def configure(self, calibration: dict[str, Any], cause: str) -> dict[str, Any]:
@@ -179,6 +179,7 @@ class Lifecycle:
             DriverError: not latched, nobody says why, or the device is not healthy.
         """
         self._check("reset")
+        before = self.state
         if not cause.strip():
             raise DriverError("reset needs a reason: who looked, and what was wrong")
         if self._connected:
@@ -188,7 +189,7 @@ class Lifecycle:
                 raise
             except Exception as error:
                 raise DriverError(f"reset failed: {words(error)}") from error
-        self._heed_trip("reset")
+        self._heed_trip("reset", before)
         self._latch.unlink(missing_ok=True)
         self._go(State.CONNECTED if self._connected else State.DISCONNECTED, cause)
 
@@ -213,6 +214,7 @@ class Lifecycle:
 
     def _do(self, call: str, work: Callable[[], Any], after: State, cause: str) -> Any:
         self._check(call)
+        before = self.state
         try:
             result = work()
         except Exception as error:
@@ -221,15 +223,16 @@ class Lifecycle:
             if isinstance(error, DriverError):
                 raise
             raise DriverError(cause) from error
-        self._heed_trip(call)
+        self._heed_trip(call, before)
         self._go(after, cause)
         return result
 
-    def _heed_trip(self, call: str) -> None:
-        """What somebody stopped while a call was at work stays stopped."""
-        if self.tripped:
-            self._trouble += self._stop(self.tripped)
-            self.estop(self.tripped)
+    def _heed_trip(self, call: str, before: State) -> None:
+        """What somebody stopped while a call was at work stays stopped, whatever that has done."""
+        if self.tripped or self.state is not before:
+            reason = self.tripped or f"{call} came back after an e-stop"
+            self._trouble += self._stop(reason)
+            self.estop(reason)
             raise DriverError(f"{call} was cut short by an e-stop")
 
     # What has to go on whatever the driver or the disk says returns the trouble as words.

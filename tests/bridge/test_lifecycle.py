@@ -319,6 +319,24 @@ def test_a_trip_from_elsewhere_stops_at_once_and_is_told_later(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+def test_a_call_that_comes_back_after_an_estop_was_told_does_not_undo_it(
+    tmp_path: Path, call: str
+) -> None:
+    made = in_state(tmp_path, CALLED_IN[call])
+    work = getattr(made.driver, call)
+
+    def given_up(*arguments: Any) -> Any:
+        made.cycle.estop("it hangs")  # says another thread
+        return work(*arguments)
+
+    setattr(made.driver, call, given_up)
+    with pytest.raises(DriverError, match="cut short by an e-stop"):
+        made.call(call)
+    assert made.cycle.state is E and not made.driver.torque and made.latch.exists()
+    assert made.told[-1].cause == "it hangs"
+
+
+@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
 def test_a_trip_during_a_call_is_not_undone_by_it(tmp_path: Path, call: str) -> None:
     made = in_state(tmp_path, CALLED_IN[call])
     work = getattr(made.driver, call)
