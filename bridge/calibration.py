@@ -2,7 +2,8 @@
 
 A JSON file names the device it was made on (`device`, compared with what the device says of itself)
 and the fields that the driver asks for (`values`). A file of another device is refused: with
-another's zero positions the limits would not be where the robot's are.
+another's zero positions the limits would not be where the robot's are. So it has to name the
+serial; for a simulated device the model will do, since all of one model are alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Calibration:
     """What was measured on one device.
 
     Attributes:
-        device: what it says of itself: at least one of `model` and `serial`.
+        device: what it says of itself: `serial`, and `model` and `firmware` if they matter.
         values: what the driver asks for, JSON-able.
         source: the file, for errors; empty: there is none.
     """
@@ -49,7 +50,8 @@ class Calibration:
             identity: what the device said when it was connected.
 
         Raises:
-            DriverError: of another device, or a field is missing, unknown or no number.
+            DriverError: of another device or of no certain one, or a field is missing, unknown or
+                no number.
         """
         where = self.source or "no calibration file was given"
         missing = [name for name in description.calibration if name not in self.values]
@@ -69,6 +71,11 @@ class Calibration:
                 )
         if self.values and not self.device:
             raise DriverError(f"{where} does not say whose it is; add `device: {{serial: ...}}`")
+        if self.device and not self.device.get("serial") and not description.simulated:
+            raise DriverError(
+                f"{where} names no serial, so it would fit every {description.name}; add that of "
+                "the device it was made on: `device: {serial: ...}`"
+            )
         for name, value in self.values.items():
             if not _is_finite(value):
                 raise DriverError(f"{where}: {name} is {value!r}, which is not finite")

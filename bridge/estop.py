@@ -9,6 +9,9 @@ A thread of the bridge's own process waits on all of them, whatever the control 
 - silence of the operator's heartbeat, where one is asked for, or of the supervisor's: while that is
   frozen, Ctrl-C stops nothing
 
+A line that fails is lost, and a lost line is a stop; the thread goes on with the others. Should it
+end all the same, `dead` says so, and the bridge does not fly without it.
+
 `test` sends a word through each of them that can be tested without a person.
 """
 
@@ -25,7 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 
 from safetypilot.bridge.contract import DriverError
 
@@ -35,6 +38,8 @@ BEAT, ALIVE = b"beat", b"alive"  # the operator's, the supervisor's
 _WHOSE = {BEAT: "operator", ALIVE: "supervisor"}
 _EVENT = struct.Struct("<IhBB")  # linux/joystick.h, js_event: time, value, type, number
 _BUTTON = 1
+_POKE = b"safetypilot tests this line\n"  # on a FIFO; whatever else comes with it is a stop
+_TURN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Lines:
         self._running = self._signal = False
         self._testing: dict[str, threading.Event] = {}
         self._expected = False
+        self._owed = ""  # a stop that could not be handed over
         self._beats = {BEAT: 0, ALIVE: 0}
         self._longest_s = {BEAT: wiring.heartbeat_s, ALIVE: wiring.supervisor_s}
         self._thread = threading.Thread(target=self._wait, name="e-stop", daemon=True)
@@ -104,13 +110,18 @@ class Lines:
             raise DriverError(f"e-stop line {error.filename or self._path}: {error}") from None
         self._signal = threading.current_thread() is threading.main_thread()
         if self._signal:
-            signal.signal(signal.SIGUSR1, lambda *_: self._stop("signal", "signal SIGUSR1"))
+            signal.signal(signal.SIGUSR1, lambda *_: self._signalled())
         self._running = True
         self._thread.start()
 
     def expect(self, beating: bool) -> None:
         """From now on the heartbeats are needed, or not any more."""
         self._expected = beating
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody waits on the lines any more, although nobody closed them."""
+        return self._running and not self._thread.is_alive()
 
     @property
     def missing(self) -> str:
@@ -122,7 +133,7 @@ class Lines:
         return ""
 
     def test(self, patience_s: float = 1.0) -> dict[str, str]:
-        """Sends a word through each line; nothing stops by it.
+        """Sends a word through each line; nothing stops by it, but by what others say meanwhile.
 
         Returns:
             line -> "works", or why it cannot be tested.
@@ -170,14 +181,43 @@ class Lines:
         for fd in self._files:
             poll.register(fd, select.POLLIN)
         while self._running:
-            for fd, _ in poll.poll(20):
-                if fd == self._socket.fileno():
-                    self._hear()
-                elif not self._read(fd):
-                    poll.unregister(fd)
-            if self._expected and (whose := self.missing):
-                self._expected = False
-                self._trip(f"the {whose}'s heartbeat is silent")
+            try:
+                self._turn(poll)
+            except Exception as error:  # noqa: BLE001  no bug may end the watch over all lines
+                self._say(f"the e-stop lines cannot be watched: {error!r}")
+                sleep(_TURN_S)
+
+    def _turn(self, poll: select.poll) -> None:
+        if self._owed:
+            self._say(self._owed)
+        for fd, _ in poll.poll(_TURN_S * 1e3):
+            if not self._take(fd):
+                poll.unregister(fd)
+        if self._expected and (whose := self.missing):
+            self._expected = False
+            self._say(f"the {whose}'s heartbeat is silent")
+
+    def _take(self, fd: int) -> bool:
+        """Takes what a line has; False if it is lost, which is a stop."""
+        name = "socket"
+        try:
+            if fd == self._socket.fileno():
+                self._hear()
+                return True
+            name, stops = self._files[fd]
+            return self._read(fd, name, stops)
+        except Exception as error:  # noqa: BLE001  whatever it is, this line says nothing any more
+            self._say(f"the {name} failed: {error!r}")
+            return False
+
+    def _say(self, reason: str) -> None:
+        """Hands a stop over; one that fails is handed over again in the next turn."""
+        try:
+            self._trip(reason)
+        except Exception:  # noqa: BLE001  whoever is to stop the robot has a bug; a stop it remains
+            self._owed = reason
+        else:
+            self._owed = ""
 
     def _hear(self) -> None:
         word, _, reason = self._socket.recv(4096).partition(b" ")
@@ -185,24 +225,26 @@ class Lines:
             self._beats[word] = monotonic_ns()
         elif word in (STOP, TEST):
             if word == STOP:
-                self._trip(reason.decode("utf-8", "replace") or "no reason given")
+                self._say(reason.decode("utf-8", "replace") or "no reason given")
             elif "socket" in self._testing:
                 self._testing["socket"].set()
         else:
             self.garbage += 1
 
-    def _read(self, fd: int) -> bool:
+    def _read(self, fd: int, name: str, stops: Callable[[bytes], bool]) -> bool:
         """Takes what a file has; False if it is gone."""
-        name, stops = self._files[fd]
         try:
             data = os.read(fd, 4096)
         except OSError:
             data = b""
         if not data:
-            self._trip(f"the {name} is gone")
+            self._say(f"the {name} is gone")
             return False
+        if (testing := self._testing.get(name)) and _POKE in data:
+            data = data.replace(_POKE, b"", 1)
+            testing.set()
         if stops(data):
-            self._stop(name, f"the {name} says so")
+            self._say(f"the {name} says so")
         return True
 
     def _pressed(self, data: bytes) -> bool:
@@ -212,10 +254,12 @@ class Lines:
             for _, value, kind, number in _EVENT.iter_unpack(data[:whole])
         )
 
-    def _stop(self, line: str, reason: str) -> None:
-        testing = self._testing.get(line)
-        if testing is None:
-            self._trip(reason)
+    # In the main thread.
+
+    def _signalled(self) -> None:
+        testing = self._testing.get("signal")
+        if testing is None or testing.is_set():  # a test sends one: the second is somebody's
+            self._say("signal SIGUSR1")
         else:
             testing.set()
 
@@ -238,5 +282,5 @@ def _is_fifo(path: str) -> bool:
 
 def _poke(path: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    os.write(fd, b"t")
+    os.write(fd, _POKE)
     os.close(fd)

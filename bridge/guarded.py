@@ -3,7 +3,8 @@
 A thread reads and writes at the driver's rate, so that neither the device's watchdog nor its
 commander depends on the pace of the program, which says where to go when it likes. When it says
 nothing for longer than the driver's command timeout the robot stands still: the position is held,
-speed is taken off, effort is none. When the process dies the device's own watchdog remains.
+speed is taken off, effort is none. Limits that have to cut for too long take the robot down. When
+the process dies the device's own watchdog remains.
 
     robot = Guarded(registry.create("mujoco", options), Mode.POSITION, Path("robot.estop"))
     robot.start(calibration)
@@ -28,11 +29,13 @@ from safetypilot.bridge.contract import (
     Setpoint,
     Vector,
 )
-from safetypilot.bridge.lifecycle import Lifecycle, State, Transition
+from safetypilot.bridge.lifecycle import Lifecycle, State, Transition, words
 from safetypilot.bridge.limits import Escalation, Limiter
 
 _SILENCE_S = 0.5  # of the device, after which it is stopped
 _PATIENCE_S = 2.0  # for the thread
+_CUT_S = 2.0  # of cuts, within twice that, are one level worse
+_WORST = 2  # level of the limiter at which the robot is taken down
 
 
 class Guarded:
@@ -51,6 +54,7 @@ class Guarded:
         *,
         gains: tuple[float, float] = (0.0, 0.0),
         ramp_s: float = 0.5,
+        escalation: Escalation | None = None,
         told: Callable[[Transition], None] = lambda transition: None,
     ) -> None:
         """Open nothing.
@@ -58,12 +62,17 @@ class Guarded:
         Args:
             latch: a file that keeps an e-stop.
             gains: kp and kd of all joints, for mode `pd`; they rise from zero within `ramp_s`.
+            escalation: how many cuts are too many, at the second level of which the robot is taken
+                down; else 2 s of them within 4 s, and again.
         """
         self.driver, self.mode = driver, mode
         self.description: Description = driver.description
-        self.life = Lifecycle(driver, latch, monotonic_ns, told)
+        self.life, self._told = Lifecycle(driver, latch, monotonic_ns, told), told
         self.failure = ""
         self._period_ns = round(1e9 / self.description.rate_hz)
+        most = max(1, round(_CUT_S * self.description.rate_hz))
+        self._escalation = escalation or Escalation(most, 2 * most)
+        self._level = 0  # of the limiter, as far as it has been told
         self._timeout_ns = round(self.description.command_timeout_s * 1e9)
         self._gains, self._ramp_ns = gains, ramp_s * 1e9
         self._zeros: Vector = (0.0,) * len(self.description.joints)
@@ -71,7 +80,8 @@ class Guarded:
         self._wanted_ns = self._since_ns = 0
         self._limiter: Limiter | None = None
         self._measured: Measurement | None = None
-        self._turns = 0
+        self._sent = Setpoint(mode)
+        self._begun = self._turns = 0  # turns: that know what is wanted, that have sent it
         self._turned = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing, self._ended = False, True
@@ -83,6 +93,8 @@ class Guarded:
             DriverError: one of them failed, or the robot is latched: `reset` first.
         """
         life = self.life
+        if life.state is not State.ACTIVE:
+            self._join()
         if life.state is State.DISCONNECTED:
             life.connect(cause)
         values = (calibration or Calibration()).check(self.description, life.identity)
@@ -93,10 +105,15 @@ class Guarded:
     def _activate(self, cause: str) -> None:
         start = self.life.activate(self.mode, cause)
         seconds = self._period_ns / 1e9 * self.description.time_factor
-        limiter = Limiter(self.description.joints, self.mode, seconds, Escalation())
+        limiter = Limiter(self.description.joints, self.mode, seconds, self._escalation)
         self._since_ns = monotonic_ns()
-        limiter.start(start.position, self._device_ns(self._since_ns))
+        try:
+            limiter.start(start.position, self._device_ns(self._since_ns))
+        except ValueError as error:
+            self.life.fault(f"cannot be limited: {error}")
+            raise DriverError(f"cannot be limited: {error}") from None
         self._limiter, self._measured, self.failure = limiter, start, ""
+        self._begun = self._turns = self._level = 0
         self._wanted_ns, self._closing, self._ended = 0, False, False
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
         self._thread.start()
@@ -131,29 +148,35 @@ class Guarded:
         """
         with self._turned:
             self._wanted, self._wanted_ns = numbers, monotonic_ns()
-            turn = self._turns + 1
+            turn = self._begun + 1
             self._turned.wait_for(lambda: self._turns >= turn or self._ended, _PATIENCE_S)
-            if self._turns < turn or self._limiter is None:
-                raise DriverError(f"not active: {self.failure or 'start it first'}")
-            return self._limiter.sent
+            if self._turns >= turn:
+                return self._sent
+        if not self._ended:
+            raise DriverError(f"the driver hangs: no turn within {_PATIENCE_S:g} s; estop or close")
+        raise DriverError(f"not active: {self.failure or 'start it first'}")
 
     def estop(self, reason: str) -> None:
         """From any thread or signal; latched until `reset`."""
         self.life.trip(reason)
-        if self._ended:
-            self.life.estop(reason)
+        if self._ended and self.life.tripped:  # nobody else will
+            self.life.estop(self.life.tripped)
 
     def reset(self, reason: str) -> None:
         """Leaves a latched state, by a person's intent; `start` is to follow.
 
         Raises:
-            DriverError: nobody says why, or the device is not healthy.
+            DriverError: nobody says why, or the device is not healthy, or the driver hangs.
         """
         self._join()
         self.life.reset(reason)
 
     def close(self, cause: str = "closed") -> None:
-        """Takes the robot down gently and closes the driver."""
+        """Takes the robot down gently and closes the driver.
+
+        Raises:
+            DriverError: the driver hangs; the robot is e-stopped, and nothing is closed.
+        """
         self._join()
         self.life.close(cause)
         self._measured = None
@@ -161,30 +184,49 @@ class Guarded:
     # The thread.
 
     def _join(self) -> None:
+        """Ends the thread. While that is in a call of the driver, no other call may be made.
+
+        Raises:
+            DriverError: it does not end; the robot is e-stopped.
+        """
         self._closing = True
-        if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
-            self._thread = None
+        if self._thread is None:
+            return
+        self._thread.join(_PATIENCE_S)
+        if self._thread.is_alive():
+            self.failure = f"the driver hangs: its thread has not ended in {_PATIENCE_S:g} s"
+            self.life.estop(self.failure)
+            raise DriverError(f"{self.description.name}: a call of the driver does not return")
+        self._thread = None
 
     def _device_ns(self, now_ns: int) -> int:
         return int(now_ns * self.description.time_factor)
 
     def _run(self) -> None:
-        next_ns = monotonic_ns()
         try:
-            while not self._closing:
-                next_ns = max(next_ns + self._period_ns, monotonic_ns())
-                self._turn(next_ns)
-                sleep(max(next_ns - monotonic_ns(), 0) / 1e9)
-        except DriverError as error:
-            self.life.fault(str(error))
-            self.failure = str(error)
-        if self.life.tripped:
-            self.failure = self.life.tripped
-            self.life.estop(self.life.tripped)
-        with self._turned:
-            self._ended = True
-            self._turned.notify_all()
+            self._guard()
+        except BaseException as error:  # noqa: BLE001  without this thread nobody guards the robot
+            self.failure = self.failure or words(error)
+            self.life.fault(self.failure)
+        finally:
+            self._end()
+
+    def _guard(self) -> None:
+        next_ns = monotonic_ns()
+        while not (self._closing or self.failure):
+            next_ns = max(next_ns + self._period_ns, monotonic_ns())
+            self._turn(next_ns)
+            sleep(max(next_ns - monotonic_ns(), 0) / 1e9)
+
+    def _end(self) -> None:
+        try:
+            if self.life.tripped:
+                self.failure = self.life.tripped
+                self.life.estop(self.life.tripped)
+        finally:
+            with self._turned:
+                self._ended = True
+                self._turned.notify_all()
 
     def _turn(self, next_ns: int) -> None:
         """One reading, one setpoint.
@@ -198,16 +240,39 @@ class Guarded:
         measured = self.driver.read(next_ns - self._period_ns // 4)
         now_ns = monotonic_ns()
         self._measured = measured
+        if self.life.state is not State.ACTIVE:  # it hung, and has been given up meanwhile
+            raise DriverError(f"{self.life.state} while it was read")
         if measured.faults:
             raise DriverError(f"the device says: {'; '.join(measured.faults)}")
         if now_ns - measured.received_ns > _SILENCE_S * 1e9:
             raise DriverError(f"the device was silent for {_SILENCE_S:g} s")
         with self._turned:
+            self._begun += 1
             wanted = self._setpoint(now_ns, limiter.sent)
-            limiter.limit(wanted, measured.position, measured.velocity, self._device_ns(now_ns))
-            self.driver.write(limiter.sent, now_ns + self._period_ns)
+        limiter.limit(wanted, measured.position, measured.velocity, self._device_ns(now_ns))
+        self.driver.write(limiter.sent, now_ns + self._period_ns)
+        with self._turned:
+            self._sent = limiter.sent
             self._turns += 1
             self._turned.notify_all()
+        if limiter.level > self._level:
+            self._escalate(limiter)
+
+    def _escalate(self, limiter: Limiter) -> None:
+        """Tells of limits that cut too often; the second time the robot is taken down.
+
+        Raises:
+            DriverError: it does not go down, which is a fault.
+        """
+        self._level = limiter.level
+        most, window = self._escalation.most, self._escalation.window
+        cause = f"limits: {most} of {window} setpoints had to be cut"
+        if self._level < _WORST:
+            state = self.life.state
+            self._told(Transition(monotonic_ns(), state, state, cause))
+        else:
+            self.life.deactivate(f"{cause} again")
+            self.failure = f"{cause} again; start it once more"
 
     def _setpoint(self, now_ns: int, sent: Setpoint) -> Setpoint:
         """What is asked for: the program's numbers, or to stand still."""

@@ -6,8 +6,9 @@
     leads out of them, to connected. Whoever resets still has to configure and activate by hand.
 
 A call that fails on a connected device is a fault, and a fault stops the device; closing forgets
-it, since all has to be done by hand again. An e-stop comes through from every state and never
-fails; its latch is a file and outlives any process.
+it, since all has to be done by hand again. Whatever a driver raises is a failure, also what is no
+DriverError: a bug must not leave a device active that nobody guards. An e-stop comes through from
+every state and never fails; its latch is a file and outlives any process.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class Transition(NamedTuple):
     cause: str
 
 
+def words(error: BaseException) -> str:
+    """What an error says; with its kind, where no driver meant it."""
+    return str(error) if isinstance(error, DriverError) else f"{type(error).__name__}: {error}"
+
+
 class Lifecycle:
     """Makes a driver's calls in the only order that is allowed.
 
@@ -74,6 +80,7 @@ class Lifecycle:
         """
         self.driver, self._latch, self._clock, self._publish = driver, latch, clock, publish
         self._connected = False
+        self._trouble = ""  # what went wrong with an e-stop, until `estop` has told of it
         self.identity: dict[str, str] = {}
         self.tripped = ""  # why somebody stopped the device, until `estop` has told of it
         self.state = State.ESTOPPED if latch.exists() else State.DISCONNECTED
@@ -84,18 +91,23 @@ class Lifecycle:
         return self._connected
 
     def connect(self, cause: str) -> None:
-        """Opens the way to the device; a failure leaves everything as it was.
+        """Opens the way to the device; where that is not there, everything is as it was.
 
         Raises:
-            DriverError: not now, or it failed.
+            DriverError: not now, or it failed; what no driver should raise is a fault.
         """
         self._check("connect")
         try:
             self.identity = self.driver.connect()
         except DriverError:
-            self.driver.close()
+            self._close_driver()
             raise
+        except Exception as error:
+            cause = f"connect failed: {words(error)}"
+            self.fault(cause + self._close_driver())
+            raise DriverError(cause) from error
         self._connected = True
+        self._heed_trip("connect", State.DISCONNECTED)
         self._go(State.CONNECTED, cause)
 
     def configure(self, calibration: dict[str, Any], cause: str) -> dict[str, Any]:
@@ -140,24 +152,24 @@ class Lifecycle:
     def fault(self, cause: str) -> None:
         """Something is wrong with the device or with who commands it: it stops, and stays so."""
         if self.state not in LATCHED:
-            self._stop(cause)
-            self._go(State.FAULT, cause)
+            self._go(State.FAULT, cause + self._stop(cause))
 
     def trip(self, reason: str) -> None:
         """Stops the device and latches, from any thread or signal; `estop` is to follow."""
-        self._stop(reason)  # first: nothing else is as urgent
-        try:
-            self._latch.write_text(json.dumps({"reason": reason, "at_ns": self._clock()}))
-        except OSError as error:
-            reason = f"{reason} (and the latch could not be written: {error.strerror})"
-        self.tripped = self.tripped or reason or "no reason given"
+        reason = reason or "no reason given"
+        self.tripped = self.tripped or reason  # nothing is sent from here on
+        self._trouble += self._stop(reason)  # before the disk, which may be slow
+        self._trouble += self._write_latch(reason)
+        if self._trouble:
+            self.tripped = self.tripped or reason  # also if its reason has been told meanwhile
 
     def estop(self, reason: str) -> None:
         """Stops the device, from any state and as often as called; never raises."""
         if not self.tripped:
             self.trip(reason)
-        reason, self.tripped = self.tripped, ""
-        if self.state is not State.ESTOPPED:
+        trouble, self._trouble = self._trouble, ""
+        reason, self.tripped = self.tripped + trouble, ""
+        if trouble or self.state is not State.ESTOPPED:
             self._go(State.ESTOPPED, reason)
 
     def reset(self, cause: str) -> None:
@@ -167,10 +179,17 @@ class Lifecycle:
             DriverError: not latched, nobody says why, or the device is not healthy.
         """
         self._check("reset")
+        before = self.state
         if not cause.strip():
             raise DriverError("reset needs a reason: who looked, and what was wrong")
         if self._connected:
-            self.driver.reset()
+            try:
+                self.driver.reset()
+            except DriverError:
+                raise
+            except Exception as error:
+                raise DriverError(f"reset failed: {words(error)}") from error
+        self._heed_trip("reset", before)
         self._latch.unlink(missing_ok=True)
         self._go(State.CONNECTED if self._connected else State.DISCONNECTED, cause)
 
@@ -181,7 +200,7 @@ class Lifecycle:
                 self.deactivate(cause)
             except DriverError:
                 pass  # it has been stopped as a fault
-        self.driver.close()
+        cause += self._close_driver()
         self._connected = False
         if self.state not in (State.ESTOPPED, State.DISCONNECTED):
             self._go(State.DISCONNECTED, cause)
@@ -195,21 +214,50 @@ class Lifecycle:
 
     def _do(self, call: str, work: Callable[[], Any], after: State, cause: str) -> Any:
         self._check(call)
+        before = self.state
         try:
             result = work()
-        except DriverError as error:
-            self.fault(f"{call} failed: {error}")
-            raise
-        if self.tripped:  # while it worked
-            self._stop(self.tripped)
-            self.estop(self.tripped)
-            raise DriverError(f"{call} was cut short by an e-stop")
+        except Exception as error:
+            cause = f"{call} failed: {words(error)}"
+            self.fault(cause)
+            if isinstance(error, DriverError):
+                raise
+            raise DriverError(cause) from error
+        self._heed_trip(call, before)
         self._go(after, cause)
         return result
 
-    def _stop(self, reason: str) -> None:
+    def _heed_trip(self, call: str, before: State) -> None:
+        """What somebody stopped while a call was at work stays stopped, whatever that has done."""
+        if self.tripped or self.state is not before:
+            reason = self.tripped or f"{call} came back after an e-stop"
+            self._trouble += self._stop(reason)
+            self.estop(reason)
+            raise DriverError(f"{call} was cut short by an e-stop")
+
+    # What has to go on whatever the driver or the disk says returns the trouble as words.
+
+    def _stop(self, reason: str) -> str:
         if self._connected:
-            self.driver.estop(reason)
+            try:
+                self.driver.estop(reason)
+            except Exception as error:  # noqa: BLE001
+                return f" (and the device could not be stopped: {words(error)})"
+        return ""
+
+    def _write_latch(self, reason: str) -> str:
+        try:
+            self._latch.write_text(json.dumps({"reason": reason, "at_ns": self._clock()}))
+        except OSError as error:
+            return f" (and the latch could not be written: {error.strerror})"
+        return ""
+
+    def _close_driver(self) -> str:
+        try:
+            self.driver.close()
+        except Exception as error:  # noqa: BLE001
+            return f" (and the driver could not be closed: {words(error)})"
+        return ""
 
     def _go(self, after: State, cause: str) -> None:
         before, self.state = self.state, after

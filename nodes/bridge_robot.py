@@ -13,7 +13,7 @@ from typing import Any
 from safetypilot.bridge import calibration, registry
 from safetypilot.bridge.contract import Description, DriverError, Measurement, Setpoint, Vector
 from safetypilot.bridge.estop import SOCKET, Lines
-from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition
+from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition, words
 from safetypilot.bridge.limits import Escalation, Limiter
 from safetypilot.envs.body import Drive
 from safetypilot.nodes.bridge_config import BridgeConfig, describe
@@ -132,9 +132,11 @@ class Robot:
             self._limiter = None
 
     def settle(self) -> None:
-        """Follows an e-stop that came by a line of its own."""
+        """Follows an e-stop that came by a line of its own; without those lines nothing flies."""
         if self._life.tripped:
             self._life.estop(self._life.tripped)
+        if self._lines.dead:
+            self._life.fault("nobody waits on the e-stop lines any more; restart the bridge")
 
     def estop(self, reason: str) -> None:
         self._life.estop(reason)
@@ -161,7 +163,11 @@ class Robot:
         measured = self._life.activate(self._joints.mode, cause)
         self._armed_ns = self._commanded_ns = self._clock()
         self._level = 0
-        self._start_from(measured)
+        try:
+            self._start_from(measured)
+        except ValueError as error:
+            self._life.fault(f"cannot be limited: {error}")
+            raise DriverError(f"cannot be limited: {error}") from None
         self._lines.expect(True)
 
     def arm_by_itself(self, cause: str) -> bool:
@@ -190,8 +196,8 @@ class Robot:
         wait_ns = int(self._config.wait * self._context.period_ns)
         try:
             measured = self._driver.read(now_ns + wait_ns)
-        except DriverError as error:
-            self._life.fault(f"cannot be read: {error}")
+        except Exception as error:  # noqa: BLE001  a bug of the driver stops the robot too
+            self._life.fault(f"cannot be read: {words(error)}")
             return None
         now_ns = self._clock()
         if measured.fresh:
@@ -214,7 +220,7 @@ class Robot:
     def drive(self, wanted: Drive, now_ns: int) -> int:
         """Sends what passes the limiter; why that is not what was asked for, a sum of Cut."""
         limiter, measured = self._limiter, self.measured
-        if limiter is None or measured is None:
+        if limiter is None or measured is None or self._life.tripped:
             return 0
         setpoint = self._joints.setpoint(wanted, measured, now_ns - self._armed_ns)
         cut = limiter.limit(setpoint, measured.position, measured.velocity, self._device_ns(now_ns))
@@ -223,9 +229,9 @@ class Robot:
             return int(cut)
         try:
             self._driver.write(limiter.sent, now_ns + self._timeout_ns)
-        except DriverError as error:
+        except Exception as error:  # noqa: BLE001
             if not self._life.tripped:
-                self._life.fault(f"cannot be commanded: {error}")
+                self._life.fault(f"cannot be commanded: {words(error)}")
         if limiter.level > self._level:
             self._escalate(limiter)
         return int(cut)
@@ -252,10 +258,9 @@ class Robot:
         try:
             place(self._joints.to_driver(start, self.measured.position))
             measured = self._driver.read(self._clock() + self._context.period_ns)
-        except DriverError as error:
-            self._life.fault(f"cannot be put at its start: {error}")
-            return
-        self._start_from(measured)
+            self._start_from(measured)
+        except Exception as error:  # noqa: BLE001
+            self._life.fault(f"cannot be put at its start: {words(error)}")
 
     def _start_from(self, measured: Measurement) -> None:
         """The limiter begins anew where the robot is."""

@@ -3,7 +3,9 @@
 `send_action` returns what has really been sent. What is not finite is refused: the robot stands
 still, and what comes back says where. Between two actions a thread keeps the device commanded;
 after the driver's command timeout without one the robot stands still, and `disconnect` takes it
-down gently. `estop` and `reset` are beyond LeRobot's interface: an e-stop outlives the process.
+down gently. So do limits that had to cut what was wanted for two seconds, and then again: a program
+is to say what the robot can do. `estop` and `reset` are beyond LeRobot's interface: an e-stop
+outlives the process.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class SafetyPilotRobot(Robot):  # type: ignore[misc]
         self.guarded = Guarded(driver, self.mode, latch, gains=gains, told=self._tell)
 
     def _tell(self, transition: Transition) -> None:
-        level = logging.WARNING if transition.after in LATCHED else logging.INFO
+        limits = transition.before is transition.after is State.ACTIVE
+        level = logging.WARNING if limits or transition.after in LATCHED else logging.INFO
         _LOG.log(level, "%s: %s, %s", self, transition.after, transition.cause)
 
     @property

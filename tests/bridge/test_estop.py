@@ -12,6 +12,7 @@ from time import monotonic, sleep
 
 import pytest
 
+from safetypilot.bridge import estop
 from safetypilot.bridge.contract import DriverError
 from safetypilot.bridge.estop import ALIVE, BEAT, STOP, Lines, Wiring, send
 
@@ -21,7 +22,13 @@ class Bridge:
 
     def __init__(self, folder: Path, wiring: Wiring) -> None:
         self.path, self.reasons = folder / "s", list[str]()
-        self.lines = Lines(self.reasons.append, self.path, wiring)
+        self.errors: list[BaseException] = []  # that the next trips raise
+        self.lines = Lines(self.trip, self.path, wiring)
+
+    def trip(self, reason: str) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.reasons.append(reason)
 
     def reason(self, patience_s: float = 10.0) -> str:
         deadline = monotonic() + patience_s
@@ -148,6 +155,88 @@ def test_a_stop_comes_through_in_the_middle_of_a_test(open_bridge) -> None:
         bridge.lines.test()
     stopper.join()
     assert bridge.reason() == "now"
+
+
+def test_a_stop_that_comes_with_the_tests_own_word_is_not_swallowed(
+    open_bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "button"
+    os.mkfifo(fifo)
+    bridge = open_bridge(watch=str(fifo))
+    poke, kill = estop._poke, os.kill
+    monkeypatch.setattr(estop, "_poke", lambda path: (fifo.write_bytes(b"x"), poke(path)))
+    assert bridge.lines.test()["watched file"] == "works"
+    assert bridge.reasons == ["the watched file says so"]
+    monkeypatch.setattr(os, "kill", lambda *its: (kill(*its), sleep(0.1), kill(*its)))
+    bridge.lines.test()
+    assert bridge.reasons[1] == "signal SIGUSR1"
+
+
+def test_a_stop_that_cannot_be_handed_over_is_handed_over_again(open_bridge) -> None:
+    bridge = open_bridge()
+    bridge.errors += [OSError("a bug")] * 3
+    send(bridge.path, STOP, "smoke")
+    assert bridge.reason() == "smoke" and not bridge.errors
+    sleep(0.1)
+    assert bridge.reasons == ["smoke"] and not bridge.lines.dead
+    bridge.errors.append(OSError("a bug"))
+    os.kill(os.getpid(), signal.SIGUSR1)  # and is no error of what the main thread just did
+    while len(bridge.reasons) < 2:
+        sleep(0.005)
+    assert bridge.reasons[1] == "signal SIGUSR1"
+
+
+def test_a_line_that_fails_is_a_stop_and_the_others_go_on(open_bridge, tmp_path: Path) -> None:
+    device = tmp_path / "js0"
+    os.mkfifo(device)
+    bridge = open_bridge(joystick=str(device), heartbeat_s=0.2)
+    lines = bridge.lines
+
+    def fails(data: bytes) -> bool:
+        raise ValueError("a bug")
+
+    lines._files = {fd: (name, fails) for fd, (name, _) in lines._files.items()}
+    device.write_bytes(b"x")
+    assert bridge.reason() == "the joystick failed: ValueError('a bug')"
+    device.write_bytes(b"x")
+    send(bridge.path, STOP, "smoke")
+    while len(bridge.reasons) < 2:
+        sleep(0.005)
+    lines.expect(True)
+    while len(bridge.reasons) < 3:
+        sleep(0.005)
+    assert bridge.reasons[1:] == ["smoke", "the operator's heartbeat is silent"]
+
+
+def test_lines_that_cannot_be_watched_are_a_stop_and_watched_again(
+    open_bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = open_bridge()
+    turn, errors = bridge.lines._turn, [OSError(9, "Bad file descriptor")]
+
+    def fails_once(poll: object) -> None:
+        if errors:
+            raise errors.pop()
+        turn(poll)
+
+    monkeypatch.setattr(bridge.lines, "_turn", fails_once)
+    assert "cannot be watched: OSError(9, 'Bad file descriptor')" in bridge.reason()
+    send(bridge.path, STOP, "smoke")
+    while len(bridge.reasons) < 2:
+        sleep(0.005)
+    assert bridge.reasons[1] == "smoke"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whether_the_thread_has_died_can_be_seen(open_bridge) -> None:
+    bridge = open_bridge()
+    assert not bridge.lines.dead
+    bridge.errors.append(SystemExit())  # which no thread survives
+    send(bridge.path, STOP)
+    while not bridge.lines.dead:
+        sleep(0.005)
+    bridge.lines.close()
+    assert not bridge.lines.dead
 
 
 def test_a_dead_line_may_not_fly(open_bridge) -> None:

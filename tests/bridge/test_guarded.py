@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from safetypilot.bridge import guarded as module
 from safetypilot.bridge.calibration import Calibration
 from safetypilot.bridge.contract import (
     Description,
@@ -23,6 +25,7 @@ from safetypilot.bridge.contract import (
 )
 from safetypilot.bridge.guarded import Guarded
 from safetypilot.bridge.lifecycle import State, Transition
+from safetypilot.bridge.limits import Escalation
 
 PATIENCE_S = 20.0
 SIZE = 2
@@ -43,9 +46,21 @@ class Servo:
         self.faults: tuple[str, ...] = ()
         self.silent_since_ns = 0
         self.stopped, self._seq = "", 0
+        self.errors: dict[str, BaseException] = {}  # call -> what it raises
+        self.hangs = ""  # a call, until `free`
+        self.free = threading.Event()
+        self.hung = threading.Event()
 
     def _call(self, name: str) -> None:
         self.calls.append((name, threading.get_ident()))
+        self._trouble(name)
+
+    def _trouble(self, name: str) -> None:
+        if name == self.hangs:
+            self.hung.set()
+            self.free.wait(PATIENCE_S)
+        if name in self.errors:
+            raise self.errors[name]
 
     def connect(self) -> dict[str, str]:
         self._call("connect")
@@ -64,6 +79,7 @@ class Servo:
         return self.read(0)
 
     def read(self, deadline_ns: int) -> Measurement:
+        self._trouble("read")
         self._seq += 1
         now_ns = self.silent_since_ns or time.monotonic_ns()
         still = (0.0,) * SIZE
@@ -73,6 +89,7 @@ class Servo:
         )  # fmt: skip
 
     def write(self, setpoint: Setpoint, deadline_ns: int) -> None:
+        self._trouble("write")
         if self.stopped:
             raise DriverError(f"stopped: {self.stopped}")
         self.written.append(setpoint)
@@ -107,6 +124,7 @@ def guarded(tmp_path: Path) -> Iterator[Callable[..., tuple[Guarded, Servo]]]:
 
     yield make
     for robot in opened:
+        robot.driver.free.set()
         robot.close()
 
 
@@ -201,6 +219,101 @@ def test_whatever_is_wrong_with_the_device_stops_it_and_the_program_hears_why(
     assert robot.life.state is State.FAULT and "estop" in servo.made()
     with pytest.raises(DriverError, match=r"too hot|silent|somebody else"):
         robot.command((0.3, 0.3))
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+@pytest.mark.parametrize("error", [OSError("unplugged"), IndexError("a bug"), SystemExit("exit")])
+def test_whatever_ends_the_thread_stops_the_robot_and_the_program_hears_why(
+    guarded: Any, call: str, error: BaseException
+) -> None:
+    robot, servo = guarded(Servo())
+    robot.start()
+    robot.command((0.3, 0.3))
+    servo.errors[call] = error
+    why = f"not active: {type(error).__name__}: {error}"
+    for _ in range(2):
+        with pytest.raises(DriverError, match=why):
+            for _ in range(10):
+                robot.command((0.3, 0.3))
+    assert robot.life.state is State.FAULT and servo.stopped
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_program_that_cannot_be_told_is_not_left_waiting(guarded: Any) -> None:
+    def told(transition: Transition) -> None:
+        if transition.after is State.FAULT:
+            raise OSError("the disk is full")
+
+    robot, servo = guarded(Servo(), told=told)
+    robot.start()
+    servo.faults = ("too hot",)
+    with pytest.raises(DriverError, match="too hot"):
+        for _ in range(10):
+            robot.command((0.3, 0.3))
+    assert robot.life.state is State.FAULT and servo.stopped
+
+
+def test_limits_that_cut_too_often_are_told_and_then_take_it_down(guarded: Any) -> None:
+    told: list[Transition] = []
+    slow = Servo(velocity=0.001)
+    robot, servo = guarded(slow, escalation=Escalation(5, 10), told=told.append)
+    robot.start()
+    with pytest.raises(DriverError, match=r"limits: 5 of 10 .* again; start it once more"):
+        for _ in range(50):
+            robot.command((1.0, 1.0))
+    assert [(t.after, t.cause) for t in told[3:]] == [
+        (State.ACTIVE, "limits: 5 of 10 setpoints had to be cut"),
+        (State.CONFIGURED, "limits: 5 of 10 setpoints had to be cut again"),
+    ]
+    written = len(servo.written)
+    time.sleep(0.05)
+    assert len(servo.written) == written and servo.made()[-1] == "deactivate"
+    robot.start()
+    assert robot.command(servo.position).position == servo.position
+
+
+def test_a_robot_that_the_limits_cannot_take_down_is_stopped(guarded: Any) -> None:
+    robot, servo = guarded(Servo(velocity=0.001), escalation=Escalation(5, 10))
+    robot.start()
+    servo.errors["deactivate"] = OSError("unplugged")
+    with pytest.raises(DriverError, match="deactivate failed: OSError: unplugged"):
+        for _ in range(50):
+            robot.command((1.0, 1.0))
+    assert robot.life.state is State.FAULT and servo.stopped
+
+
+@pytest.mark.parametrize("call", ["read", "write", "deactivate"])
+def test_while_a_call_does_not_return_the_robot_is_stopped_and_nobody_makes_another(
+    guarded: Any, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
+    robot, servo = guarded(Servo(velocity=0.001), escalation=Escalation(5, 10))
+    robot.start()
+    servo.hangs = call
+    while not servo.hung.is_set():
+        with suppress(DriverError):
+            robot.command((1.0, 1.0))
+    with pytest.raises(DriverError, match="the driver hangs"):
+        robot.command((1.0, 1.0))
+    made, written = len(servo.calls), len(servo.written)
+    for again in (robot.close, lambda: robot.reset("looked at it"), robot.start, robot.close):
+        with pytest.raises(DriverError, match="does not return"):
+            again()
+    assert set(servo.made()[made:]) == {"estop"}
+    assert robot.life.state is State.ESTOPPED and "hangs" in robot.failure
+    servo.free.set()
+    until(lambda: not robot._thread.is_alive())
+    assert robot.life.state is State.ESTOPPED and len(servo.written) == written
+    robot.close()
+    assert servo.made()[-1] == "close"
+
+
+def test_a_robot_that_does_not_know_where_it_is_is_not_started(guarded: Any) -> None:
+    robot, servo = guarded(Servo())
+    servo.position = (nan, 0.0)
+    with pytest.raises(DriverError, match="cannot be limited"):
+        robot.start()
+    assert robot.life.state is State.FAULT and servo.stopped
 
 
 def test_an_estop_is_latched_beyond_the_object(guarded: Any) -> None:

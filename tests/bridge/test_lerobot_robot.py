@@ -31,6 +31,7 @@ from safetypilot.bridge.contract import (
     Mode,
     Setpoint,
 )
+from safetypilot.bridge.limits import Escalation
 
 PATIENCE_S = 20.0
 OURS = "safetypilot.bridge.lerobot_robot"
@@ -274,6 +275,19 @@ def test_an_estop_outlives_the_robot_until_somebody_resets_it(robots: Callable[.
     again.reset("looked at it")
     again.connect()
     again.disconnect()
+
+
+def test_limits_that_cut_too_often_are_a_warning_and_then_take_it_down(
+    robots: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    robot = robots()
+    robot.guarded._escalation = Escalation(5, 10)
+    with robot:
+        with pytest.raises(DriverError, match="limits: 5 of 10 setpoints"):
+            for _ in range(60):
+                robot.send_action({"lift.pos": 1.0, "turn.pos": 0.1})
+    warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warned) == 1 and "active, limits: 5 of 10 setpoints had to be cut" in warned[0]
 
 
 def test_a_calibration_of_another_robot_is_refused(

@@ -33,13 +33,14 @@ class FakeDriver:
         )
         self.calls: list[str] = []
         self.broken: set[str] = set()
+        self.error: Exception | None = None  # what a broken call raises; else a DriverError
         self.torque = False
         self.counters: dict[str, int] = {}
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
         if name in self.broken:
-            raise DriverError(f"{name} is broken")
+            raise self.error or DriverError(f"{name} is broken")
 
     def connect(self) -> dict[str, str]:
         self._call("connect")
@@ -69,14 +70,14 @@ class FakeDriver:
         self.torque = False
 
     def estop(self, reason: str) -> None:
-        self.calls.append("estop")
+        self._call("estop")
         self.torque = False
 
     def reset(self) -> None:
         self._call("reset")
 
     def close(self) -> None:
-        self.calls.append("close")
+        self._call("close")
         self.torque = False
 
 
@@ -185,6 +186,92 @@ def test_a_device_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
     assert not made.told
 
 
+BUGS = [OSError(5, "Input/output error"), RuntimeError("a bug"), KeyError("sn")]
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("call", ["configure", "check_watchdog", "activate", "deactivate"])
+def test_whatever_a_driver_raises_stops_the_device_and_is_a_fault(
+    tmp_path: Path, call: str, error: Exception
+) -> None:
+    made = in_state(tmp_path, CALLED_IN[call])
+    made.driver.broken, made.driver.error = {call}, error
+    with pytest.raises(DriverError, match=f"{call} failed: {type(error).__name__}: "):
+        made.call(call)
+    assert made.cycle.state is F and made.driver.calls[-1] == "estop"
+    assert not made.driver.torque
+
+
+def test_a_bug_in_connect_is_a_fault_that_can_be_reset(tmp_path: Path) -> None:
+    made = Life(tmp_path)
+    made.driver.broken, made.driver.error = {"connect", "close"}, RuntimeError("a bug")
+    with pytest.raises(DriverError, match="connect failed: RuntimeError: a bug"):
+        made.call("connect")
+    assert made.cycle.state is F and made.driver.calls == ["connect", "close"]
+    assert made.told[-1].cause.endswith(
+        "a bug (and the driver could not be closed: RuntimeError: a bug)"
+    )
+    made.call("reset")
+    assert made.cycle.state is D
+
+
+def test_a_bug_in_reset_leaves_it_latched_and_one_in_close_open_no_longer(tmp_path: Path) -> None:
+    made = in_state(tmp_path, E)
+    made.driver.broken, made.driver.error = {"reset", "close"}, RuntimeError("a bug")
+    with pytest.raises(DriverError, match="reset failed: RuntimeError"):
+        made.call("reset")
+    assert made.cycle.state is E and made.latch.exists()
+    made.call("close")
+    assert not made.cycle.connected
+
+
+@pytest.mark.parametrize("error", [*BUGS, None], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("call", ["estop", "trip", "fault"])
+def test_a_device_that_cannot_be_stopped_is_latched_and_that_is_told(
+    tmp_path: Path, call: str, error: Exception | None
+) -> None:
+    made = in_state(tmp_path, A)
+    made.driver.broken, made.driver.error = {"estop"}, error
+    getattr(made.cycle, call)("smoke")
+    if call == "trip":
+        assert made.cycle.tripped
+        made.cycle.estop(made.cycle.tripped)
+    assert made.cycle.state is (F if call == "fault" else E)
+    assert made.latch.exists() == (call != "fault")
+    assert made.told[-1].cause.startswith("smoke (and the device could not be stopped: ")
+
+
+def test_trouble_that_comes_after_the_e_stop_was_told_is_told_too(tmp_path: Path) -> None:
+    made = in_state(tmp_path, A)
+
+    def slow(reason: str) -> None:
+        made.cycle.estop(made.cycle.tripped)  # as the loop's thread does meanwhile
+        assert made.cycle.state is E
+        raise OSError(5, "Input/output error")
+
+    made.driver.estop = slow  # type: ignore[method-assign]
+    made.cycle.trip("smoke")
+    made.cycle.estop(made.cycle.tripped)
+    assert [t.cause[:10] for t in made.told[-2:]] == ["smoke", "smoke (and"]
+    assert made.latch.exists() and not made.cycle.tripped
+
+
+@pytest.mark.parametrize("call", ["connect", "reset"])
+def test_a_trip_while_it_connects_or_is_reset_stays(tmp_path: Path, call: str) -> None:
+    made = in_state(tmp_path, D if call == "connect" else E)
+    work = getattr(made.driver, call)
+
+    def tripped() -> Any:
+        made.cycle.trip("a hand in the way")
+        return work()
+
+    setattr(made.driver, call, tripped)
+    with pytest.raises(DriverError, match=f"{call} was cut short by an e-stop"):
+        made.call(call)
+    assert made.cycle.state is E and made.latch.exists()
+    assert made.driver.calls[-1] == "estop"
+
+
 def test_the_latch_outlives_the_process_and_a_reset_needs_intent_and_health(tmp_path: Path) -> None:
     made = in_state(tmp_path, A)
     made.cycle.estop("a hand in the way")
@@ -229,6 +316,24 @@ def test_a_trip_from_elsewhere_stops_at_once_and_is_told_later(tmp_path: Path) -
     made.cycle.estop(made.cycle.tripped)
     assert made.cycle.state is E and made.told[-1].cause == "a key"
     assert made.driver.calls.count("estop") == 1 and not made.cycle.tripped
+
+
+@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+def test_a_call_that_comes_back_after_an_estop_was_told_does_not_undo_it(
+    tmp_path: Path, call: str
+) -> None:
+    made = in_state(tmp_path, CALLED_IN[call])
+    work = getattr(made.driver, call)
+
+    def given_up(*arguments: Any) -> Any:
+        made.cycle.estop("it hangs")  # says another thread
+        return work(*arguments)
+
+    setattr(made.driver, call, given_up)
+    with pytest.raises(DriverError, match="cut short by an e-stop"):
+        made.call(call)
+    assert made.cycle.state is E and not made.driver.torque and made.latch.exists()
+    assert made.told[-1].cause == "it hangs"
 
 
 @pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])

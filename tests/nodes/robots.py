@@ -49,6 +49,7 @@ class Robot:
         self.seq = 0
         self.silent = self.stopped = False
         self.broken: set[str] = set()
+        self.error: Exception | None = None  # what a broken call raises; else a DriverError
         self.faults: tuple[str, ...] = ()
         self.takes: Callable[[], None] = lambda: None  # what is slow, its time
         Robot.made.append(self)
@@ -58,7 +59,7 @@ class Robot:
         if name != "write":
             self.takes()
         if name in self.broken:
-            raise DriverError(f"{name} is broken")
+            raise self.error or DriverError(f"{name} is broken")
 
     def connect(self) -> dict[str, str]:
         self._call("connect")
@@ -80,7 +81,7 @@ class Robot:
 
     def read(self, deadline_ns: int) -> Measurement:
         if "read" in self.broken:
-            raise DriverError("the cable is cut")
+            raise self.error or DriverError("the cable is cut")
         return self._state(not self.silent)
 
     def _state(self, fresh: bool) -> Measurement:

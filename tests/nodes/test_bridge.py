@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -309,6 +310,43 @@ def test_a_broken_device_is_a_fault(fly, broken: str, why: str) -> None:
     assert flight.state == "fault" and flight.causes[-1] == why and flight.robot.stopped
 
 
+@pytest.mark.parametrize("broken", ["read", "write", "place"])
+def test_a_bug_of_the_driver_is_a_fault_too(fly, broken: str) -> None:
+    flight = fly().rise()
+    flight.robot.broken, flight.robot.error = {broken}, OSError(5, "Input/output error")
+    if broken == "place":
+        flight.bench.node.robot.place((0.0, 0.0))
+    else:
+        flight.bench.pass_time(PERIOD)
+        flight.command()
+    assert flight.state == "fault" and flight.robot.stopped
+    assert flight.causes[-1].endswith("OSError: [Errno 5] Input/output error")
+
+
+def test_a_robot_that_does_not_know_where_it_is_is_not_armed(fly) -> None:
+    flight = fly({"simulated": False})
+    flight.steps(2)
+    flight.robot.position = (float("nan"), 0.0)
+    with pytest.raises(RequestRefused, match="cannot be limited: the limiter cannot start"):
+        flight.bench.ask("arm")
+    assert flight.state == "fault" and flight.robot.stopped
+
+
+def test_nothing_is_sent_once_it_is_tripped_not_even_by_a_driver_that_cannot_be_stopped(
+    fly, monkeypatch
+) -> None:
+    flight = fly().rise()
+    monkeypatch.setattr(flight.robot, "estop", lambda reason: 1 / 0)
+    sent = len(flight.robot.sent)
+    flight.observation()
+    flight.bench.node.robot._life.trip("smoke")  # as the thread of the lines does meanwhile
+    flight.command()
+    assert len(flight.robot.sent) == sent
+    flight.observation()
+    assert flight.state == "e-stopped"
+    assert "smoke (and the device could not be stopped: ZeroDivisionError" in flight.causes[-1]
+
+
 def test_what_the_device_complains_of_stops_it(fly) -> None:
     flight = fly().rise()
     flight.robot.faults = ("it is hot",)
@@ -347,7 +385,7 @@ def test_an_estop_from_outside_stops_before_the_next_tick_and_is_told_at_it(fly)
     flight = fly().rise()
     send(flight.folder / SOCKET, STOP, "a hand in the way")
     deadline = monotonic() + 10
-    while not flight.robot.stopped and monotonic() < deadline:
+    while not (flight.folder / LATCH).exists() and monotonic() < deadline:
         sleep(0.005)
     assert flight.robot.stopped and (flight.folder / LATCH).exists()
     flight.observation()
@@ -355,6 +393,22 @@ def test_an_estop_from_outside_stops_before_the_next_tick_and_is_told_at_it(fly)
     sent = len(flight.robot.sent)
     flight.steps(5)
     assert len(flight.robot.sent) == sent
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_without_the_thread_of_the_estop_lines_nothing_flies(fly, monkeypatch) -> None:
+    flight = fly().rise()
+    lines = flight.bench.node.robot._lines
+    monkeypatch.setattr(lines, "_hear", lambda: sys.exit())
+    send(flight.folder / SOCKET, STOP, "nobody hears it")
+    deadline = monotonic() + 10
+    while not lines.dead and monotonic() < deadline:
+        sleep(0.005)
+    flight.observation()
+    assert flight.state == "fault" and "e-stop lines" in flight.causes[-1]
+    flight.bench.ask("reset", reason="did not look")
+    flight.observation()
+    assert flight.state == "fault"
 
 
 def test_the_latch_holds_across_restarts_until_somebody_says_why(fly) -> None:
