@@ -69,12 +69,16 @@ def address(name: str, options: Mapping[str, Any] | None = None) -> dict[str, An
     one.
 
     Raises:
-        DriverError: as `create`.
+        DriverError: as `create`, or `ADDRESS` names an option that there is not.
     """
     create(name, options)
     kind = _find(name)
     made = kind.Options(**_given(options))
-    names = getattr(kind, "ADDRESS", None) or [its.name for its in dataclasses.fields(made)]
+    known = [field.name for field in dataclasses.fields(made)]
+    names = getattr(kind, "ADDRESS", None) or known
+    for option in names:
+        if option not in known:
+            raise DriverError(f"driver {name!r}: ADDRESS names {option!r}; {_near(option, known)}")
     return {option: getattr(made, option) for option in names}
 
 

@@ -29,6 +29,13 @@ def test_a_driver_that_does_not_say_is_known_by_all_of_its_options() -> None:
     assert latch.of_device(IN_MEMORY, {"watchdog": True}) == one
 
 
+def test_an_address_that_is_no_option_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"{ROBOTS.read_text()}\nRobot.ADDRESS = ('prot',)\n")
+    with pytest.raises(DriverError, match="ADDRESS names 'prot'; it is one of watchdog"):
+        latch.of_device(f"{file}:Robot", {})
+
+
 def test_a_driver_file_is_the_same_from_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
