@@ -44,7 +44,6 @@ def check(file: Path) -> None:
         DriverError: it cannot.
     """
     try:
-        file.exists()
         with TemporaryFile(dir=file.parent) as probe:
             probe.write(b"stop")
     except OSError as error:
