@@ -94,6 +94,7 @@ class Description:
         command_timeout_s: after so long without a command the bridge itself acts.
         watchdog_s: after so long the device does; None: it has no watchdog of its own.
         failsafes: what it can do without commands, the gentlest first.
+        down_s: the longest that `deactivate` takes; a process that takes longer is ended.
         calibration: which fields a calibration file has to have; empty: it needs none.
         time_factor: seconds of the device per second of the host; a simulated one may be faster.
         simulated: nothing real can be hurt, so it need not be armed by hand.
@@ -107,6 +108,7 @@ class Description:
     command_timeout_s: float
     failsafes: tuple[Failsafe, ...]
     watchdog_s: float | None = None
+    down_s: float = 10.0
     sensors: dict[str, str] = field(default_factory=dict)
     calibration: tuple[str, ...] = ()
     time_factor: float = 1.0
@@ -122,7 +124,7 @@ class Description:
             raise ValueError(
                 f"{self.name}: rate_hz is {self.rate_hz}; above 0, at most {self.max_rate_hz}"
             )
-        for name in ("command_timeout_s", "watchdog_s", "time_factor"):
+        for name in ("command_timeout_s", "watchdog_s", "down_s", "time_factor"):
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{self.name}: {name} is {value}; it is above 0 and finite")
@@ -176,6 +178,9 @@ class Driver(Protocol):
     """The calls of a driver; DESIGN 8 says what each must and must not do.
 
     All calls but `estop` come from one thread. Every failure is a DriverError.
+
+    A class may say with `ADDRESS` which of its options tell one device from another; by it an
+    e-stop is found again after the run (latch.py). Without it all of them do.
 
     Attributes:
         description: can be read before `connect`.

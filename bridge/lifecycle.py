@@ -90,13 +90,21 @@ class Lifecycle:
         """Whether the way to the device is open, in whatever state."""
         return self._connected
 
+    def check(self, call: str) -> None:
+        """Raises DriverError: not now."""
+        if self.state not in _MAY[call]:
+            states = " or ".join(_MAY[call])
+            latched = self.state in LATCHED
+            mend = "reset it first, and say why" if latched else f"it has to be {states}"
+            raise DriverError(f"cannot {call} while {self.state}; {mend}")
+
     def connect(self, cause: str) -> None:
         """Opens the way to the device; where that is not there, everything is as it was.
 
         Raises:
             DriverError: not now, or it failed; what no driver should raise is a fault.
         """
-        self._check("connect")
+        self.check("connect")
         try:
             self.identity = self.driver.connect()
         except DriverError:
@@ -176,9 +184,10 @@ class Lifecycle:
         """Leaves a latched state, by a person's intent; nothing moves by it.
 
         Raises:
-            DriverError: not latched, nobody says why, or the device is not healthy.
+            DriverError: not latched, nobody says why, the device is not healthy, or the latch
+                cannot be removed.
         """
-        self._check("reset")
+        self.check("reset")
         before = self.state
         if not cause.strip():
             raise DriverError("reset needs a reason: who looked, and what was wrong")
@@ -190,7 +199,10 @@ class Lifecycle:
             except Exception as error:
                 raise DriverError(f"reset failed: {words(error)}") from error
         self._heed_trip("reset", before)
-        self._latch.unlink(missing_ok=True)
+        try:
+            self._latch.unlink(missing_ok=True)
+        except OSError as error:
+            raise DriverError(f"the latch {self._latch} stays: {error.strerror}") from None
         self._go(State.CONNECTED if self._connected else State.DISCONNECTED, cause)
 
     def close(self, cause: str) -> None:
@@ -205,15 +217,8 @@ class Lifecycle:
         if self.state not in (State.ESTOPPED, State.DISCONNECTED):
             self._go(State.DISCONNECTED, cause)
 
-    def _check(self, call: str) -> None:
-        if self.state not in _MAY[call]:
-            states = " or ".join(_MAY[call])
-            latched = self.state in LATCHED
-            mend = "reset it first, and say why" if latched else f"it has to be {states}"
-            raise DriverError(f"cannot {call} while {self.state}; {mend}")
-
     def _do(self, call: str, work: Callable[[], Any], after: State, cause: str) -> Any:
-        self._check(call)
+        self.check(call)
         before = self.state
         try:
             result = work()

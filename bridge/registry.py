@@ -36,7 +36,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Driver:
         DriverError: there is no such driver or option, or an option's value will not do.
     """
     kind = _find(name)
-    given = {key: tuple(v) if isinstance(v, list) else v for key, v in (options or {}).items()}
+    given = _given(options)
     known = [field.name for field in dataclasses.fields(kind.Options)]
     for key in given:
         if key not in known:
@@ -60,6 +60,30 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Description
         DriverError: as `create`.
     """
     return create(name, options).description
+
+
+def address(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Option -> value, of those that tell one device of this driver from another.
+
+    They are the driver's `ADDRESS`; all of them where it does not say, so that no two are taken for
+    one.
+
+    Raises:
+        DriverError: as `create`, or `ADDRESS` names an option that there is not.
+    """
+    create(name, options)
+    kind = _find(name)
+    made = kind.Options(**_given(options))
+    known = [field.name for field in dataclasses.fields(made)]
+    names = getattr(kind, "ADDRESS", None) or known
+    for option in names:
+        if option not in known:
+            raise DriverError(f"driver {name!r}: ADDRESS names {option!r}; {_near(option, known)}")
+    return {option: getattr(made, option) for option in names}
+
+
+def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in (options or {}).items()}
 
 
 def _find(name: str) -> Any:

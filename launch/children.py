@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, sleep
 
-from safetypilot.launch import reaper
+from safetypilot.launch import patience, reaper
 from safetypilot.nodes.kernel import addresses
 from safetypilot.nodes.kernel.node import Spec
 
@@ -24,8 +24,8 @@ _RUN_CLASS = (
     "module, _, name = sys.argv.pop(1).partition(':'); main(getattr(import_module(module), name))"
 )
 _PASSED_ON = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
-    "MUJOCO_GL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    "PATH", "HOME", "XDG_STATE_HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV", "MUJOCO_GL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
     "COVERAGE_PROCESS_START",
 )  # fmt: skip
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -92,12 +92,17 @@ class Reaper:
 
 
 class Child:
-    """One process, of one node or of several; a restarted node gets a new one."""
+    """One process, of one node or of several; a restarted node gets a new one.
+
+    Attributes:
+        down_s: for so much longer than others it may take to end.
+    """
 
     def __init__(self, specs: Sequence[Spec], log: Path, keeper: Reaper) -> None:
         self.log = log
         self._keeper = keeper
         self._buried = False
+        self.down_s = patience.down_s(specs)
         files = [Path(spec.runtime_dir) / f"{spec.name}.json" for spec in specs]
         for spec, file in zip(specs, files, strict=True):
             file.write_text(json.dumps(asdict(spec)))
@@ -114,7 +119,7 @@ class Child:
                 env=env,
                 pass_fds={fd for spec in specs for fd in spec.descriptors},
             )
-        keeper.tell(f"+{self.pid}")
+        keeper.tell(f"+{self.pid} {self.down_s:g}")
 
     @property
     def pid(self) -> int:
@@ -167,7 +172,10 @@ def describe_code(code: int) -> str:
 def end_all(
     children: Iterable[Child], term_after_s: float = 1.0, kill_after_s: float = 2.0
 ) -> None:
-    """Waits for processes that were asked to stop; SIGTERM, then SIGKILL to those that do not."""
+    """Waits for processes that were asked to stop; SIGTERM, then SIGKILL to those that do not.
+
+    A bridge that takes its robot down is given the time for it.
+    """
     left = list(children)
     start, termed = monotonic(), False
     while left:
@@ -175,12 +183,12 @@ def end_all(
             child.bury()
             left.remove(child)
         elapsed = monotonic() - start
-        if elapsed >= kill_after_s:
-            for child in left:
-                child.send(signal.SIGKILL)
-        elif elapsed >= term_after_s and not termed:
+        if elapsed >= term_after_s and not termed:
             termed = True
             for child in left:
                 child.send(signal.SIGTERM)
+        for child in left:
+            if elapsed >= kill_after_s + child.down_s:
+                child.send(signal.SIGKILL)
         if left:
             sleep(0.005)

@@ -121,6 +121,7 @@ def _do(run: str | None, request: str, reason: str, json: bool) -> None:
     print_json(answer) if json else _tell(answer["state"])
 
 
+_UNGUARDED = "IT HAS NONE: IF THE BRIDGE DIES, THE ROBOT GOES ON WITH ITS LAST COMMAND"
 _RESET = "safetypilot bridge reset --reason WHY"
 _CONFIGURE = "safetypilot bridge configure"
 _NEXT = {  # what leads on from a state
@@ -181,7 +182,7 @@ def _print_preflight(report: dict[str, Any]) -> None:
         "calibration": report["calibration"] or "none, and none is asked for",
         "stops by": ", ".join(report["failsafes"]),
         "bridge's time-out": f"{report['command_timeout_s']:g} s without a command",
-        "device's watchdog": f"{own:g} s" if own else "IT HAS NONE",
+        "device's watchdog": f"{own:g} s" if own else _UNGUARDED,
         "heartbeats": f"{missing}'s IS MISSING".upper() if missing else "heard, or not asked for",
         "graph": "commands" if report["commands"] else "SILENT",
     }

@@ -4,7 +4,8 @@ Lifetime contract (each line has a test):
 - every node is ready before any is activated; they are activated in graph order, the plant last;
 - a node that dies is restarted by its policy, with a pause that doubles; exit code 3 is final;
 - the plant stops first, then the others in reverse order: asked, after 1 s SIGTERM, 2 s SIGKILL;
-- if the supervisor itself is killed, all of its processes are gone within 2 s (see reaper.py).
+- if the supervisor itself is killed, all of its processes are gone within 2 s (see reaper.py);
+- only a bridge has longer than these 2 s: what its driver needs to take the robot down.
 """
 
 from __future__ import annotations

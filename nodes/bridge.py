@@ -58,8 +58,10 @@ class Bridge(Plant):
         except (DriverError, ValueError) as error:
             self.close()
             raise NodeError(str(error)) from None
-        simulated = config.arm == "safe" and description.simulated
-        self._arms_itself = (config.arm == "auto" or simulated) and not self.context.generation
+        may = config.arm == "auto" or (config.arm == "safe" and description.simulated)
+        # What was e-stopped before this run is armed by the person who looked, as in the same run.
+        fresh = not self.context.generation and robot.state is State.CONFIGURED
+        self._arms_itself = may and fresh
 
     @property
     def robot(self) -> Robot:

@@ -27,7 +27,8 @@ class BridgeConfig:
         calibration: a calibration file.
         arm: "manual" waits for `safetypilot bridge activate`; "auto" activates with the graph's
             first approved command; "safe" is auto where the driver says that its device is
-            simulated, else manual. A restarted bridge is never activated by itself.
+            simulated, else manual. A restarted bridge is never activated by itself, nor one that
+            was e-stopped before it started.
         deadline: share of the period by which a command must have come.
         wait: share of the period that it may wait for the device's newest state.
         control_rate: Hz of the task's own control steps, where the graph is faster.
@@ -38,7 +39,8 @@ class BridgeConfig:
         cuts, window: limits that had to cut so many of so many commands are one level worse; at
             the second the robot is taken down.
         heartbeat_s, supervisor_s, watch, joystick, button: e-stop lines (bridge/estop.py).
-        latch: a file that keeps an e-stop beyond the run; else it lasts as long as the run.
+        latch: a file that keeps an e-stop beyond the run; by default one of the device in the
+            user's state directory (bridge/latch.py), or of the run if the device is simulated.
         self_test: test e-stop and the device's watchdog at every start.
         episode_steps: control steps of an episode; else the environment's.
     """

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from safetypilot.bridge import calibration, registry
+from safetypilot.bridge import calibration, latch, registry
 from safetypilot.bridge.contract import Description, DriverError, Measurement, Setpoint, Vector
 from safetypilot.bridge.estop import SOCKET, Lines
 from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition, words
@@ -20,7 +20,7 @@ from safetypilot.nodes.bridge_config import BridgeConfig, describe
 from safetypilot.nodes.bridge_joints import Joints
 from safetypilot.nodes.kernel.node import Context
 
-LATCH = "estop-bridge"  # in the run's private directory
+LATCH = "estop-bridge"  # of a simulated device, in the run's private directory
 _TOO_OLD = 2  # periods after which a state of the device is none any more
 _GO_ON = {"mend": "`safetypilot bridge reset --reason WHY`, then `configure` and `activate`"}
 _WORST = 2  # level of the limiter at which the robot is taken down
@@ -39,19 +39,21 @@ class Robot:
         """Look the driver up; nothing is connected yet.
 
         Raises:
-            DriverError: there is none like this.
+            DriverError: there is none like this, or an e-stop of it could not be kept.
         """
         self._config, self._context, self._clock = config, context, context.clock.now_ns
         self._driver = registry.create(config.driver, config.driver_options)
         self.description: Description = self._driver.description
         self._calibration = calibration.load_given(config.calibration)
         folder = context.runtime_dir
-        latch = Path(config.latch) if config.latch else folder / LATCH
-        self._life = Lifecycle(self._driver, latch, self._clock, self._tell)
+        self._life = Lifecycle(self._driver, self._latch_file(), self._clock, self._tell)
         self._lines = Lines(self._life.trip, folder / SOCKET, config.wiring)
         self._held = ExitStack()
         self._held.callback(self._lines.close)
         self._held.callback(self._life.close, "the graph stops")
+        # Coming down may take longer than a supervisor that ends the run, or is dead, goes on
+        # beating; an e-stop for that would cut it short.
+        self._held.callback(self._lines.expect, False)
         timeout_s = config.command_timeout_s or self.description.command_timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._silence_ns = int(config.silence_s * 1e9)
@@ -63,6 +65,18 @@ class Robot:
         self._cause = ""  # of the state it is in
         self._called = False  # a person, since it is in this state
         self._effective: dict[str, Any] = {}  # what the device was configured to
+
+    def _latch_file(self) -> Path:
+        """A simulated device is forgotten with the run, and so is its e-stop."""
+        config = self._config
+        if config.latch:
+            file = Path(config.latch)
+        elif self.description.simulated:
+            file = self._context.runtime_dir / LATCH
+        else:
+            file = latch.of_device(config.driver, config.driver_options)
+        latch.check(file)
+        return file
 
     # Before anything moves.
 
@@ -91,6 +105,7 @@ class Robot:
         life = self._life
         if life.state is State.DISCONNECTED:
             life.connect(cause)
+        life.check("configure")  # a latched robot has not said which one it is
         values = self._calibration.check(self.description, life.identity)
         self._effective = life.configure(values, cause)
         if self._config.self_test:

@@ -45,6 +45,7 @@ class DynamixelDriver:
     """See bridge/contract.py for the calls, and `Options`."""
 
     Options: ClassVar[type[DynamixelOptions]] = DynamixelOptions
+    ADDRESS = ("port",)
     SIMULATED: ClassVar[tuple[str, dict[str, Any]]] = (
         "{python} -P -m safetypilot.bridge.devices.dynamixel",
         {"port": "{port}", "simulated": True},

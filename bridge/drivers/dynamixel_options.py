@@ -21,6 +21,7 @@ _ARM = {
     "shoulder": {"id": 1, "low": -2.0, "high": 2.0, "margin": 0.02, "lead": 0.5},
     "elbow": {"id": 2, "low": -2.4, "high": 2.4, "margin": 0.02, "lead": 0.5},
 }
+_STILL_S = 1.0  # in which a motor stands, or does not
 _BITS_PER_BYTE = 10
 _BUSY = 0.8  # of the time the bus may be
 _USABLE = 0.97  # of the no-load speed: within the velocity_limit that motors are delivered with
@@ -163,6 +164,7 @@ def describe(options: DynamixelOptions, motors: tuple[Servo, ...]) -> Descriptio
             command_timeout_s=options.command_timeout_s,
             failsafes=own if options.failsafe == "hold" else (*own, Failsafe.TORQUE_OFF),
             watchdog_s=options.watchdog_s,
+            down_s=options.ramp_s + _STILL_S * (1 + len(motors)),
             sensors={"voltage": "V", "temperature": "degC"},
             calibration=() if simulated else CALIBRATION,
             simulated=simulated,

@@ -84,6 +84,7 @@ class LerobotDriver:
     """A robot of LeRobot's, held and moved by position."""
 
     Options = LerobotOptions
+    ADDRESS = ("robot", "config")
 
     def __init__(self, options: LerobotOptions) -> None:
         if not options.robot:

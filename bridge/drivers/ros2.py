@@ -34,6 +34,7 @@ class Ros2Driver:
     """Joints by name, commanded by position, velocity, effort or trajectory."""
 
     Options = Ros2Options
+    ADDRESS = ("domain", "interface", "commands")
     SIMULATED: ClassVar[tuple[str, dict[str, Any]]] = (
         "{python} -P -m safetypilot.bridge.devices.ros2 --domain free",
         {

@@ -12,6 +12,7 @@ from safetypilot.bridge.drivers.vetting import number
 
 NAME = "ros2"
 CONTROLLERS = ("position", "velocity", "effort", "trajectory")
+_DOWN_S = 5.0  # beside the ramp, until `deactivate` knows that it stands
 _ABOVE_ZERO = (
     "rate_hz", "connect_s", "silence_s", "ramp_s", "command_timeout_s", "time_factor",
 )  # fmt: skip
@@ -121,6 +122,7 @@ def describe(options: Ros2Options) -> Description:
         command_timeout_s=options.command_timeout_s,
         failsafes=(Failsafe.TORQUE_OFF,) if effort else (Failsafe.HOLD,),
         watchdog_s=options.watchdog_s,
+        down_s=options.ramp_s + _DOWN_S,
         time_factor=options.time_factor,
         simulated=options.simulated,
     )

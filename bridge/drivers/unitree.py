@@ -17,7 +17,12 @@ from typing import Any, ClassVar
 
 from safetypilot.bridge.contract import DriverError, Measurement, Mode, Setpoint, Vector
 from safetypilot.bridge.drivers.child import Child
-from safetypilot.bridge.drivers.unitree_options import UnitreeOptions, describe, device_arguments
+from safetypilot.bridge.drivers.unitree_options import (
+    REST_S,
+    UnitreeOptions,
+    describe,
+    device_arguments,
+)
 from safetypilot.bridge.drivers.unitree_place import Placer
 from safetypilot.bridge.drivers.unitree_ramp import as_pd, damped, ticks
 from safetypilot.bridge.drivers.unitree_reading import Reading
@@ -32,7 +37,7 @@ _TAKEN_NS, _LISTEN_NS = 3000 * _MS, 50 * _MS  # for taking over; during which ot
 _SETTLE_NS = 200 * _MS
 _TOLERANCE_NS = 2000 * _MS  # of what is seen of a watchdog, on a busy host
 _RELEASE_NS = 10_000 * _MS
-_REST_NS = 8000 * _MS  # for coming to rest, damped
+_REST_NS = int(REST_S * 1e9)
 _AT_REST = 0.3  # rad/s
 
 
@@ -40,6 +45,7 @@ class UnitreeDriver:
     """See bridge/contract.py: Driver."""
 
     Options: ClassVar[type] = UnitreeOptions
+    ADDRESS = ("robot", "domain", "interface")
     SIMULATED: ClassVar[tuple[str, dict[str, Any]]] = (
         "{python} -P -m safetypilot.bridge.devices.quadruped --timeout 0.05 --domain free",
         {"domain": "{domain}"},

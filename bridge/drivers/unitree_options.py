@@ -11,6 +11,8 @@ from safetypilot.bridge.drivers.child import END_AFTER_S
 from safetypilot.bridge.protocols.unitree import GO
 from safetypilot.bridge.protocols.unitree_robots import ROBOTS
 
+REST_S = 8.0  # for coming to rest, damped
+_SPARE_S = 1.0  # of `deactivate`, for the rest of it
 _SIMULATED_WATCHDOG_S = 0.05
 _MAX_RATE_HZ = 1000.0  # the vendor's note: 1 to 10 ms between commands
 
@@ -91,6 +93,7 @@ def describe(options: UnitreeOptions) -> Description:
         command_timeout_s=options.command_timeout_s,
         failsafes=(Failsafe.DAMPING, Failsafe.TORQUE_OFF),
         watchdog_s=watchdog_s or None,
+        down_s=options.ramp_s + REST_S + _SPARE_S,
         sensors=sensors,
         time_factor=options.time_factor,
         simulated=options.simulated,

@@ -108,6 +108,7 @@ class SkeletonDriver:
     """Two joints, held and moved by position."""
 
     Options = SkeletonOptions
+    ADDRESS = ("host", "port")  # of the options, what tells one device from another
     # How `safetypilot bridge check` starts the device that this driver is tested with, and which
     # options lead to it: what is in braces comes from the line with which the device is ready.
     SIMULATED = ("{python} {folder}/skeleton_device.py", {"port": "{port}"})

@@ -296,6 +296,9 @@ def test_a_latch_that_cannot_be_written_is_told_and_stops_all_the_same(tmp_path:
     made.cycle.estop("smoke")
     assert made.cycle.state is E and not made.driver.torque
     assert made.told[-1].cause.startswith("smoke (and the latch could not be written")
+    with pytest.raises(DriverError, match=r"the latch .*estop stays: "):
+        made.call("reset")
+    assert made.cycle.state is E
 
 
 def test_an_active_device_that_does_not_go_down_is_stopped_when_it_is_closed(

@@ -64,8 +64,8 @@ class Flight:
         self.out = out
         self._taps: list[Tap] = []
 
-    def start(self, *arguments: str, nodes: tuple[str, ...] = NODES) -> Flight:
-        """Launches a graph of these nodes and waits until the arbiter is armed."""
+    def start(self, *arguments: str, nodes: tuple[str, ...] = NODES, armed: bool = True) -> Flight:
+        """Launches a graph of these nodes and waits until the arbiter is armed, if it will be."""
         with open(self.out.with_suffix(".log"), "w") as log:
             self.process = subprocess.Popen(
                 [*SAFETYPILOT, "launch", *arguments, "--out", str(self.out)],
@@ -75,8 +75,12 @@ class Flight:
         self.run = eventually(self._find, PATIENCE_S, f"a run in {self.out}")
         self.ask = attach.asker(self.run.path)
         eventually(lambda: len(self.pids(nodes)) >= len(nodes), PATIENCE_S, "all nodes")
-        eventually(self._armed, PATIENCE_S, "an armed arbiter")
+        if armed:
+            self.await_armed()
         return self
+
+    def await_armed(self) -> None:
+        eventually(self._armed, PATIENCE_S, "an armed arbiter")
 
     def close(self) -> None:
         """Ends the run if the test has not, and stops looking."""

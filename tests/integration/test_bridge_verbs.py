@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 from flights import SAFETYPILOT, Flight, eventually
+from robots_in_flight import ARM, Robot
+
+from safetypilot.nodes.kernel.errors import KernelError
 
 pytestmark = pytest.mark.integration
 NODES = ("bridge", "task_policy", "safety_critic", "recovery_planner", "arbiter")
@@ -45,6 +48,14 @@ def call(flight: Flight, *words: str, code: int = 0) -> str:
 
 def state(flight: Flight) -> str:
     return str(flight.status("bridge")["node"]["bridge"])
+
+
+def is_in(flight: Flight, wanted: str) -> bool:
+    """Also while the bridge is not there yet, or not again."""
+    try:
+        return state(flight) == wanted
+    except KernelError:
+        return False
 
 
 def steps(flight: Flight) -> int:
@@ -111,13 +122,39 @@ def test_a_stop_survives_the_death_of_the_bridge(flight: Flight) -> None:
     first = flight.pid("bridge")
 
     def again() -> bool:
-        try:
-            return flight.pid("bridge") not in (None, first) and state(flight) == "e-stopped"
-        except Exception:  # noqa: BLE001  it is not back yet
-            return False
+        return flight.pid("bridge") not in (None, first) and is_in(flight, "e-stopped")
 
     eventually(again, 60, "a bridge that is still e-stopped")
     rise(flight)
+
+
+def test_a_stop_of_a_real_robot_survives_the_run(tmp_path: Path, state_home: Path) -> None:
+    """A simulated chain whose driver is not told so counts as one."""
+    pytest.importorskip("dynamixel_sdk")
+    robot = Robot(ARM, tmp_path)
+    graph = ARM.graph(robot.ready)
+    flights = [Flight(tmp_path / "first"), Flight(tmp_path / "second")]
+    first, second = flights
+    try:
+        first.start(*graph, nodes=NODES)
+        eventually(lambda: state(first) == "active", 60, "an active robot")
+        call(first, "estop", "--reason", "a hand")
+        first.process.kill()
+        eventually(lambda: not first.run.path.exists(), 20, "the end of the run")
+        kept = list(state_home.glob("safetypilot/estop-dynamixel-*"))
+        assert len(kept) == 1 and kept[0].parent.stat().st_mode & 0o777 == 0o700
+        second.start(*graph, nodes=NODES, armed=False)
+        eventually(lambda: is_in(second, "e-stopped"), 60, "a robot that is still stopped")
+        assert "while e-stopped" in call(second, "configure", code=1)
+        call(second, "reset", "--reason", "no hand")
+        assert not kept[0].exists()
+        call(second, "configure")
+        second.await_armed()
+        rise(second)
+    finally:
+        for flight in flights:
+            flight.close()
+        robot.close()
 
 
 class Operator:

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from safetypilot.bridge.conformance import suite
-from safetypilot.launch import cli, cli_bridge_kit
+from safetypilot.launch import cli, cli_bridge, cli_bridge_kit
 
 SKELETON = "safetypilot.bridge.template.skeleton:SkeletonDriver"
 OFFLINE = "description_is_readable,numbers_fit,joints_are_limited,options_are_explained"
@@ -32,6 +32,22 @@ def refused(*words: str) -> str:
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     return result.output
+
+
+@pytest.mark.parametrize(("watchdog_s", "told"), [
+    (0.2, "0.2 s"), (None, "IT HAS NONE: IF THE BRIDGE DIES, THE ROBOT GOES ON"),
+])  # fmt: skip
+def test_who_arms_is_told_whether_there_is_a_second_line(
+    capsys: pytest.CaptureFixture[str], watchdog_s: float | None, told: str
+) -> None:
+    report = {
+        "driver": "it", "identity": {}, "calibration": "", "failsafes": ["hold"], "joints": [],
+        "command_timeout_s": 0.1, "watchdog_s": watchdog_s, "heartbeat_missing": "", "tested": {},
+        "commands": True, "position": [], "state": "configured",
+    }  # fmt: skip
+    cli_bridge._print_preflight(report)
+    line = next(row for row in capsys.readouterr().out.splitlines() if "device's watchdog" in row)
+    assert told in line
 
 
 @pytest.mark.parametrize("verb", ["new", "check"])

@@ -427,6 +427,45 @@ def test_the_latch_holds_across_restarts_until_somebody_says_why(fly) -> None:
     assert again.bench.ask("configure") == {"state": "configured"}
 
 
+def test_the_latch_of_a_real_robot_outlives_the_run(fly, tmp_path: Path, state_home: Path) -> None:
+    real = {"simulated": False}
+    fly(real).bench.ask("estop", reason="smoke")
+    assert not (tmp_path / LATCH).exists() and len(list(state_home.glob("*/estop-*"))) == 1
+    (tmp_path / SOCKET).unlink()
+    tmp_path.rename(tmp_path.with_name("gone"))
+    tmp_path.mkdir()
+    again = fly(real)
+    assert again.state == "e-stopped" and again.robot.calls == []
+    assert again.bench.ask("reset", reason="it was toast") == {"state": "disconnected"}
+    assert not list(state_home.glob("*/*"))
+    assert fly(real).state == "configured"
+
+
+def test_what_was_stopped_before_the_run_does_not_arm_itself(fly, tmp_path: Path) -> None:
+    latch = tmp_path / "latch"
+    latch.write_text("{}")
+    flight = fly(arm="auto", latch=str(latch))
+    for request in ("reset", "configure"):
+        flight.bench.ask(request, reason="no hand any more")
+    flight.steps(3)
+    assert flight.state == "configured"
+    flight.bench.ask("arm")
+    assert flight.state == "active"
+
+
+def test_the_latch_of_a_simulated_robot_stays_with_the_run(fly, state_home: Path) -> None:
+    fly().bench.ask("estop", reason="smoke")
+    assert not state_home.exists()
+
+
+@pytest.mark.parametrize("latch", ["", "{home}/latch"])
+def test_where_no_estop_can_be_kept_nothing_starts(fly, state_home: Path, latch: str) -> None:
+    state_home.write_text("in the way")
+    with pytest.raises(NodeError, match="the e-stop could not be kept"):
+        fly({"simulated": False}, latch=latch.format(home=state_home))
+    assert Robot.made[-1].calls == []
+
+
 def test_the_arbiters_latch_counts_too(fly, tmp_path: Path) -> None:
     (tmp_path / "estop").write_text("{}")
     assert fly().state == "e-stopped"

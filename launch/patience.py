@@ -1,0 +1,25 @@
+"""How much longer than others a process may take to end: a bridge as long as its robot needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from safetypilot.launch.plan import BRIDGE
+from safetypilot.nodes.kernel.node import Spec
+
+
+def down_s(specs: Iterable[Spec]) -> float:
+    """Beside what every process has; by the drivers of the bridges in it."""
+    return max((_of_bridge(spec) for spec in specs if spec.node == BRIDGE), default=0.0)
+
+
+def _of_bridge(spec: Spec) -> float:
+    from safetypilot.bridge import registry
+    from safetypilot.bridge.contract import DriverError
+    from safetypilot.nodes.bridge_config import BridgeConfig
+
+    config = BridgeConfig(**spec.config)
+    try:
+        return registry.describe(config.driver, config.driver_options).down_s
+    except DriverError:
+        return 0.0  # then the bridge has none either, and ends at once
