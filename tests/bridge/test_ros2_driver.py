@@ -49,6 +49,14 @@ def opened(domain: int) -> Iterator[Ros2Driver]:
     made.close()
 
 
+@pytest.fixture
+def patient(domain: int) -> Iterator[Ros2Driver]:
+    """Silence is nothing to it: a busy machine's states are late."""
+    made = driver(domain, silence_s=PATIENCE_S)
+    yield made
+    made.close()
+
+
 def active(driver: Ros2Driver) -> Ros2Driver:
     driver.connect()
     driver.configure({})
@@ -195,51 +203,47 @@ def lies() -> list[tuple[str, Callable[[int], bytes]]]:
 
 
 def test_states_that_are_none_are_counted_and_told_and_not_one_is_believed(
-    peer: Peer, domain: int
+    peer: Peer, patient: Ros2Driver
 ) -> None:
-    opened = driver(domain, silence_s=PATIENCE_S)  # nothing else is to be told here
-    try:
-        active(opened)
-        peer.repeat(None)
-        while opened.read(monotonic_ns() + 50_000_000).fresh:
-            pass
-        until(lambda: peer.heard)
-        count = len(peer.heard)
-        for turn, (cause, lie) in enumerate(lies()):
-            peer.tell(raw=lie(time_ns()).hex())
-            while opened.counters["refused"] == turn:
-                measured = opened.read(soon())
-            assert opened.counters["refused"] == turn + 1
-            assert measured.faults == (f"/joint_states: a message with {cause}",)
-            assert not measured.fresh and measured.position[0] < 1.0
-            # The next sound one is taken again, whatever the order of its joints.
-            there = (0.1 + 0.001 * turn, -0.2)
-            rows = ("elbow", "shoulder"), there[::-1], (0.0, 0.0), (2.0, 1.0)
-            peer.tell(raw=ros2.joint_state(time_ns(), *rows).hex())
-            measured = fresh(opened)
-            assert measured.position == there and measured.effort == (1.0, 2.0)
-            assert measured.faults == ()
-        assert opened.counters == {**opened.counters, "foreign": 0, "late": 0}
-        assert len(peer.heard) == count, "it commands nothing by itself"
-        opened.write(Setpoint(Mode.POSITION, (0.5, 0.25)), LATER)
-        until(lambda: peer.heard[-1] == ros2.Commands(2).write((0.5, 0.25)))
-    finally:
-        opened.close()
+    active(patient)
+    peer.repeat(None)
+    while patient.read(monotonic_ns() + 50_000_000).fresh:
+        pass
+    until(lambda: peer.heard)
+    count = len(peer.heard)
+    for turn, (cause, lie) in enumerate(lies()):
+        peer.tell(raw=lie(time_ns()).hex())
+        while patient.counters["refused"] == turn:
+            measured = patient.read(soon())
+        assert patient.counters["refused"] == turn + 1
+        assert measured.faults == (f"/joint_states: a message with {cause}",)
+        assert not measured.fresh and measured.position[0] < 1.0
+        # The next sound one is taken again, whatever the order of its joints.
+        there = (0.1 + 0.001 * turn, -0.2)
+        rows = ("elbow", "shoulder"), there[::-1], (0.0, 0.0), (2.0, 1.0)
+        peer.tell(raw=ros2.joint_state(time_ns(), *rows).hex())
+        measured = fresh(patient)
+        assert measured.position == there and measured.effort == (1.0, 2.0)
+        assert measured.faults == ()
+    assert patient.counters == {**patient.counters, "foreign": 0, "late": 0}
+    assert len(peer.heard) == count, "it commands nothing by itself"
+    patient.write(Setpoint(Mode.POSITION, (0.5, 0.25)), LATER)
+    until(lambda: peer.heard[-1] == ros2.Commands(2).write((0.5, 0.25)))
 
 
 def test_states_that_are_none_of_another_publisher_are_not_even_looked_at(
-    peer: Peer, opened: Ros2Driver, domain: int
+    peer: Peer, patient: Ros2Driver, domain: int
 ) -> None:
-    active(opened)
+    active(patient)
     liar = Peer(domain, "states")
     try:
         for _, lie in lies():
-            before = opened.counters["foreign"]
-            while opened.counters["foreign"] == before:  # it may not be known yet
+            before = patient.counters["foreign"]
+            while patient.counters["foreign"] == before:  # it may not be known yet
                 liar.tell(raw=lie(time_ns()).hex())
-                measured = fresh(opened)
+                measured = fresh(patient)
                 assert measured.position == (0.1, -0.2) and measured.faults == ()
-        assert opened.counters["refused"] == 0
+        assert patient.counters["refused"] == 0
     finally:
         liar.end()
 
@@ -276,21 +280,21 @@ class Bent:
 
 
 def test_bytes_that_no_dds_would_pass_on_are_counted_and_not_believed(
-    peer: Peer, opened: Ros2Driver
+    peer: Peer, patient: Ros2Driver
 ) -> None:
-    active(opened)
-    link = opened._linked()
+    active(patient)
+    link = patient._linked()
     bent = Bent(link._states)
     link._states = bent  # type: ignore[assignment]
-    since = opened.counters["refused"]
+    since = patient.counters["refused"]
     for _ in range(300):
-        measured = fresh(opened)  # the sound one before the mutant
+        measured = fresh(patient)  # the sound one before the mutant
         assert measured.position == (0.1, -0.2)
     assert bent.mutants > 200  # each with a sound one, but for what had come before
-    assert opened.counters["refused"] - since == bent.mutants
-    assert opened.counters["late"] == opened.counters["foreign"] == 0
+    assert patient.counters["refused"] - since == bent.mutants
+    assert patient.counters["late"] == patient.counters["foreign"] == 0
     link._states = bent._reader
-    until(lambda: fresh(opened).faults == ())
+    until(lambda: fresh(patient).faults == ())
 
 
 def test_another_commander_is_a_fault_and_a_controller_that_leaves_is_an_error(
