@@ -20,7 +20,8 @@ PATIENCE_S = 30.0  # a busy machine
 LATER = 1 << 62
 
 # Says the state that it was told last every 10 ms, and tells every command that it hears. Lines of
-# JSON: {"state": ...} one more, {"again": ...} from now on, {"open": ...}/{"close": ...} its ends.
+# JSON: {"state": ...} one more, {"again": ...} from now on, {"open": ...}/{"close": ...} its ends,
+# {"raw": ...} the bytes of a state in hex, whatever they are.
 PEER = """
 import json, select, sys, time
 from safetypilot.bridge.protocols import ros2
@@ -64,6 +65,8 @@ while True:
             close(told["close"])
         elif "state" in told:
             say(told["state"])
+        elif "raw" in told:
+            ends["states"].write(bytes.fromhex(told["raw"]))
         else:
             again = told["again"]
         print(json.dumps({"done": True}), flush=True)

@@ -22,6 +22,7 @@ pytest.importorskip("cyclonedds")
 from unitree_rig import LYING, PATIENCE_S, STANDING, STRICT_MS, Commander, Robot, until
 
 from safetypilot.bridge.protocols.unitree import State
+from safetypilot.bridge.protocols.unitree_crc import checksum
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., tuple[Robot, Commander]]
@@ -63,6 +64,13 @@ def obeys(state: State) -> bool:
 
 def damps(state: State) -> bool:
     return set(state.modes) == {0}
+
+
+def its_ports(robot: Robot) -> list[int]:
+    """The UDP ports on which somebody listens in its domain."""
+    lines = Path("/proc/net/udp").read_text().splitlines()[1:]
+    ports = [int(line.split()[1].split(":")[1], 16) for line in lines]
+    return sorted({port for port in ports if 0 <= port - 7400 - 250 * robot.domain < 250})
 
 
 def test_it_stands_up_and_tells_so(robot: Robot, me: Commander) -> None:
@@ -174,12 +182,103 @@ def test_one_who_commands_is_not_disturbed_by_another(robot: Robot, me: Commande
     assert "silence" not in [event["cause"] for event in robot.events("damping")]
 
 
+def mutants(me: Commander) -> dict[str, list[bytes]]:
+    """Commands that would throw a robot which lies there, by the cause to refuse them for."""
+    shape, chance = me.commands.shape, random.Random(3)
+    whole = me.sample(position=STANDING, kp=400.0, effort=60.0)
+    image = shape.from_cdr(whole)
+
+    def bent() -> bytes:
+        """Some bits of it are flipped, at least one of them in a field."""
+        while True:
+            data = bytearray(whole)
+            for _ in range(chance.randrange(1, 9)):
+                data[chance.randrange(4, len(data))] ^= 1 << chance.randrange(8)
+            if shape.blank(shape.from_cdr(bytes(data))) != shape.blank(image):
+                return bytes(data)
+
+    def sealed(at: int, value: int) -> bytes:
+        """Another byte of the structure, with a checksum that fits."""
+        data = bytearray(image)
+        data[at] = value
+        data[-4:] = checksum(data).to_bytes(4, "little")
+        return shape.to_cdr(data)
+
+    def but(name: str, value: float, joint: int) -> bytes:
+        """One number of one joint is another."""
+        numbers = {"position": list(STANDING), "velocity": [0.0] * 12, "effort": [60.0] * 12,
+                   "kp": [400.0] * 12, "kd": [8.0] * 12}  # fmt: skip
+        numbers[name][joint] = value
+        return me.sample(**{each: tuple(row) for each, row in numbers.items()})
+
+    first, stride = shape.offsets["motor_cmd"], shape.strides["motor_cmd"]
+    names = ("position", "velocity", "effort", "kp", "kd")
+    beyond = {"position": 12.7, "velocity": 101.0, "effort": 101.0, "kp": 501.0, "kd": 51.0}
+    beneath = {name: -value for name, value in beyond.items()} | {"kp": -0.001, "kd": -0.001}
+    return {
+        "crc": [bent() for _ in range(120)],
+        "not finite": [
+            but(name, value, chance.randrange(12))
+            for name in names
+            for value in (math.nan, math.inf, -math.inf)
+        ],
+        "range": [
+            but(name, row[name], chance.randrange(12))
+            for name in names
+            for row in (beyond, beneath, dict.fromkeys(names, 3e38))
+        ],
+        "header": [sealed(at, image[at] ^ 1 << bit) for at in range(3) for bit in (0, 7)],
+        "mode": [
+            sealed(first + stride * joint, mode) for joint in (0, 5, 11) for mode in (0, 2, 10, 255)
+        ],
+    }
+
+
+def test_a_robot_that_holds_is_not_moved_by_mutants_of_its_commands(start: Start) -> None:
+    robot, me = start()
+    planned = mutants(me)
+    flood = [(cause, each) for cause, them in planned.items() for each in them]
+    random.Random(4).shuffle(flood)
+    stranger = me.another_writer()
+    there, sound = me.state().position, 0
+    while not obeys(me.state()):
+        me.say()
+        sound += 1
+    hold = me.sample(position=there, kp=60.0, kd=3.0)
+    while not robot.events("active"):
+        me.writer.write(hold)
+        sound += 1
+        me.state()
+    for count, (cause, mutant) in enumerate(flood):
+        (stranger if count % 4 == 0 else me.writer).write(mutant)
+        # What it does at a state or two: were the mutant obeyed it would have begun to leap.
+        states = [me.state(), me.state()]
+        assert all(map(obeys, states)), cause
+        assert states[-1].position == pytest.approx(there, abs=0.05), cause
+        me.writer.write(hold)
+        sound += 1
+        me.state()
+    assert not robot.events("damping", "recovered", "standing", "fell")
+    assert robot.end() == 0
+    ended = robot.events("ended")[0]
+    assert set(ended["refused"]) == set(planned)
+    # A busy machine may lose some of either kind; what none can do is take one for the other.
+    for cause, them in planned.items():
+        assert len(them) // 2 <= ended["refused"][cause] <= len(them), cause
+    assert len(flood) // 2 < ended["accepted"] <= sound
+
+
 def test_garbage_on_its_ports_is_harmless(start: Start) -> None:
     """Raw UDP: noise, noise behind the protocol's own header, and cut and bent messages."""
     robot, me = start()
     me.shake_hands()
+    there = me.state().position
+    hold = {"position": there, "kp": 60.0, "kd": 3.0}
+    me.stream(obeys, **hold)
+    robot.wait_for("active")
     generator = random.Random(5)
-    ports = [7400 + 250 * robot.domain + offset for offset in range(10, 16)]
+    ports = its_ports(robot)
+    assert len(ports) >= 3, "common ones, the robot's and the commander's"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as garbage:
         for count in range(3000):
             noise = generator.randbytes(generator.randrange(1400))
@@ -189,11 +288,18 @@ def test_garbage_on_its_ports_is_harmless(start: Start) -> None:
                 noise = noise[:20] + b"\x15\x05" + noise[22:]
             garbage.sendto(noise, ("127.0.0.1", ports[count % len(ports)]))
             if count % 20 == 0:
-                me.say()
-    me.shake_hands()
-    assert robot.process.poll() is None
-    assert me.state().tick_ms > 0
+                me.say(**hold)
+                state = me.state()
+                assert obeys(state)
+                assert state.position == pytest.approx(there, abs=0.05)
+    # The very one that held it is obeyed on, without another handshake.
+    me.stream(
+        lambda state: abs(state.position[1] - there[1] + 0.2) < 0.05,
+        **{**hold, "position": (there[0], there[1] - 0.2, *there[2:])},
+    )
+    assert not robot.events("damping", "recovered", "refused")
     assert robot.end() == 0
+    assert not robot.events("ended")[0]["refused"]
 
 
 def test_it_holds_itself_until_it_is_pushed(start: Start, tmp_path: Path) -> None:
@@ -231,15 +337,10 @@ def test_options_that_will_not_do(options: list[str], words: str) -> None:
 
 
 def test_it_is_heard_on_loopback_only(robot: Robot) -> None:
-    listening = []
-    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-        fields = line.split()
-        port = int(fields[1].split(":")[1], 16)
-        if 7400 + 250 * robot.domain <= port < 7650 + 250 * robot.domain:
-            listening.append(port)
-    assert listening
+    ports = its_ports(robot)
+    assert ports
     shown = subprocess.run(["ss", "-ulnH"], capture_output=True, text=True, check=True).stdout
-    for port in listening:
+    for port in ports:
         lines = [line for line in shown.splitlines() if f":{port} " in line]
         assert lines
         assert all("%lo:" in line or "127.0.0.1:" in line for line in lines), lines

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf, nan
 from time import monotonic_ns, sleep, time_ns
 from typing import Any
 
@@ -11,12 +15,13 @@ import pytest
 
 pytest.importorskip("cyclonedds")
 
-from ros2_rig import LATER, Peer, driver, free_domain, fresh, soon, until
+from ros2_rig import LATER, PATIENCE_S, Peer, driver, free_domain, fresh, soon, until
 
 from safetypilot.bridge.contract import DriverError, Failsafe, Mode, Setpoint
 from safetypilot.bridge.drivers.ros2 import Ros2Driver
 from safetypilot.bridge.drivers.ros2_options import Ros2Options
 from safetypilot.bridge.protocols import ros2
+from safetypilot.bridge.protocols.dds import Reader, Sample
 
 HERE: dict[str, Any] = {"names": ["shoulder", "elbow"], "position": [0.1, -0.2],
                         "velocity": [0.0, 0.0], "effort": [1.0, 2.0]}  # fmt: skip
@@ -40,6 +45,14 @@ def peer(domain: int) -> Iterator[Peer]:
 @pytest.fixture
 def opened(domain: int) -> Iterator[Ros2Driver]:
     made = driver(domain)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def patient(domain: int) -> Iterator[Ros2Driver]:
+    """Silence is nothing to it: a busy machine's states are late."""
+    made = driver(domain, silence_s=PATIENCE_S)
     yield made
     made.close()
 
@@ -146,6 +159,142 @@ def test_what_comes_late_or_twice_is_dropped_and_velocities_are_made_up_where_th
         found = fresh(opened)
         assert found.velocity == pytest.approx((2.0, 0.0))
         assert found.effort == (0.0, 0.0) and found.seq == before.seq + 1
+
+
+LIES: dict[str, list[tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]]] = {
+    "lengths": [
+        (("shoulder", "elbow"), (9.0,), ()), (("shoulder", "elbow"), (9.0, 9.0, 9.0), ()),
+        (("elbow", "shoulder"), (9.0, 9.0), (9.0,)), (("shoulder", "elbow", "x"), (9.0, 9.0), ()),
+        (("shoulder", "elbow"), (9.0,) * 3000, ()),
+    ],
+    "a joint twice": [
+        (("shoulder", "elbow", "elbow"), (9.0, 9.0, -0.2), ()),
+        (("shoulder", "shoulder", "elbow"), (9.0, 0.1, 9.0), (0.0, 0.0, 0.0)),
+    ],
+    "no elbow": [(("shoulder",), (9.0,), ()), (("shoulder", "Elbow"), (9.0, 9.0), (0.0, 0.0)),
+                 (("shoulder", "elbow "), (9.0, 9.0), ())],
+    "no shoulder": [((), (), ()), ((), (9.0, 9.0), ()), (("", "elbow"), (9.0, 9.0), ())],
+    "too many": [(("shoulder", "elbow", *map(str, range(2000))), (9.0,) * 2002, ())],
+    "position": [
+        (("shoulder", "elbow"), (), (0.0, 0.0)), (("shoulder", "elbow"), (nan, -0.2), ()),
+        (("elbow", "shoulder"), (9.0, inf), ()), (("shoulder", "elbow"), (inf, -inf), ()),
+    ],
+}  # fmt: skip
+
+
+def lies() -> list[tuple[str, Callable[[int], bytes]]]:
+    """States that are none, by what the driver has to say of them, to be stamped."""
+
+    def state(stamp_ns: int, names: Any, position: Any, velocity: Any) -> bytes:
+        return ros2.joint_state(stamp_ns, names, position, velocity, ())
+
+    def bent(stamp_ns: int, begin: bytes = b"", end: bytes = b"") -> bytes:
+        whole = state(stamp_ns, ("shoulder", "elbow"), (9.0, 9.0), (0.0, 0.0))
+        return begin + whole[len(begin) :] + end
+
+    made: list[tuple[str, Callable[[int], bytes]]] = [
+        (cause, partial(state, names=names, position=position, velocity=velocity))
+        for cause, rows in LIES.items()
+        for names, position, velocity in rows
+    ]
+    made.append(("encoding", partial(bent, begin=b"\0\3")))  # others DDS does not pass on
+    made += [("too long", partial(bent, end=end)) for end in (bytes(4), b"\x55" * 1000)]
+    return made
+
+
+def test_states_that_are_none_are_counted_and_told_and_not_one_is_believed(
+    peer: Peer, patient: Ros2Driver
+) -> None:
+    active(patient)
+    peer.repeat(None)
+    while patient.read(monotonic_ns() + 50_000_000).fresh:
+        pass
+    until(lambda: peer.heard)
+    count = len(peer.heard)
+    for turn, (cause, lie) in enumerate(lies()):
+        peer.tell(raw=lie(time_ns()).hex())
+        while patient.counters["refused"] == turn:
+            measured = patient.read(soon())
+        assert patient.counters["refused"] == turn + 1
+        assert measured.faults == (f"/joint_states: a message with {cause}",)
+        assert not measured.fresh and measured.position[0] < 1.0
+        # The next sound one is taken again, whatever the order of its joints.
+        there = (0.1 + 0.001 * turn, -0.2)
+        rows = ("elbow", "shoulder"), there[::-1], (0.0, 0.0), (2.0, 1.0)
+        peer.tell(raw=ros2.joint_state(time_ns(), *rows).hex())
+        measured = fresh(patient)
+        assert measured.position == there and measured.effort == (1.0, 2.0)
+        assert measured.faults == ()
+    assert patient.counters == {**patient.counters, "foreign": 0, "late": 0}
+    assert len(peer.heard) == count, "it commands nothing by itself"
+    patient.write(Setpoint(Mode.POSITION, (0.5, 0.25)), LATER)
+    until(lambda: peer.heard[-1] == ros2.Commands(2).write((0.5, 0.25)))
+
+
+def test_states_that_are_none_of_another_publisher_are_not_even_looked_at(
+    peer: Peer, patient: Ros2Driver, domain: int
+) -> None:
+    active(patient)
+    liar = Peer(domain, "states")
+    try:
+        for _, lie in lies():
+            before = patient.counters["foreign"]
+            while patient.counters["foreign"] == before:  # it may not be known yet
+                liar.tell(raw=lie(time_ns()).hex())
+                measured = fresh(patient)
+                assert measured.position == (0.1, -0.2) and measured.faults == ()
+        assert patient.counters["refused"] == 0
+    finally:
+        liar.end()
+
+
+class Bent:
+    """A reader behind whose every sample comes a mutant of it, by the same writer."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.writers = reader.writers
+        self._reader, self._chance = reader, random.Random(6)
+        self.mutants = 0
+
+    def wait(self, deadline_ns: int) -> list[Sample]:
+        samples = self._reader.wait(deadline_ns)
+        if samples:
+            self.mutants += 1
+            samples.append(Sample(self._mutant(samples[-1].data), samples[-1].writer))
+        return samples
+
+    def _mutant(self, sample: bytes) -> bytes:
+        """Cut, or with an absurd number of names or numbers: DDS itself would not pass it on."""
+        chance = self._chance
+        data = bytearray(ros2.joint_state(time_ns(), ("elbow", "shoulder"), (9.0, 9.0), (), ()))
+        names, numbers = 20, data.index(struct.pack("<d", 9.0)) - 8
+        match chance.randrange(3):
+            case 0:
+                return bytes(data[: chance.randrange(len(data) - 12)])
+            case 1:
+                at = chance.choice((names, numbers))
+            case _:
+                at = len(data) - 8
+        data[at : at + 4] = struct.pack("<I", chance.choice((3, 1025, 1 << 31, (1 << 32) - 1)))
+        return bytes(data)
+
+
+def test_bytes_that_no_dds_would_pass_on_are_counted_and_not_believed(
+    peer: Peer, patient: Ros2Driver
+) -> None:
+    active(patient)
+    link = patient._linked()
+    bent = Bent(link._states)
+    link._states = bent  # type: ignore[assignment]
+    since = patient.counters["refused"]
+    for _ in range(300):
+        measured = fresh(patient)  # the sound one before the mutant
+        assert measured.position == (0.1, -0.2)
+    assert bent.mutants > 200  # each with a sound one, but for what had come before
+    assert patient.counters["refused"] - since == bent.mutants
+    assert patient.counters["late"] == patient.counters["foreign"] == 0
+    link._states = bent._reader
+    until(lambda: fresh(patient).faults == ())
 
 
 def test_another_commander_is_a_fault_and_a_controller_that_leaves_is_an_error(
