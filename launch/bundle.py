@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from safetypilot.bridge import calibration
 from safetypilot.bridge.contract import DriverError
-from safetypilot.launch import robots
+from safetypilot.launch import contracts, robots
 from safetypilot.launch.resolved import Graph, NodeSpec
 from safetypilot.models.errors import ModelError
 from safetypilot.models.model_file import summarise
@@ -177,6 +177,8 @@ def check(graph: Graph) -> dict[str, Any] | None:
     Raises:
         BundleError: they do not.
     """
+    for misfit in contracts.misfits(graph.nodes, graph.env, graph.rate):
+        raise BundleError(f"{graph.name}: {misfit.node}.{misfit.setting}: {misfit.why}")
     for node in graph.nodes:
         if node.type != "bridge":
             continue
