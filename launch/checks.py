@@ -237,6 +237,14 @@ def guard(check: Check, env: str) -> None:
                 check.complain(place, f"{env} observes no {show(name)}", mend, key=True)
 
 
+def models(check: Check, env: str) -> None:
+    """Every model is for this plant, and for the rate at which its node steps."""
+    from safetypilot.launch import contracts
+
+    for misfit in contracts.misfits(check.nodes, env, check.file.rate):
+        check.complain(("nodes", misfit.node, "config", misfit.setting), misfit.why)
+
+
 def robot(check: Check) -> None:
     """Every bridge has a driver that can do the task, at this rate."""
     for node in check.nodes:
@@ -250,10 +258,18 @@ def robot(check: Check) -> None:
             mend = "lockstep is for plant=simulator"
             check.complain(("nodes", node.name), "a robot keeps its own time", mend, key=True)
         try:
-            robots.robot_of(node.config, round(1e9 / check.file.rate))
+            _, body = robots.robot_of(node.config, round(1e9 / check.file.rate))
+            for path in _policies(check):
+                robots.check_model(path, body, check.file.env)
             calibration.load_given(node.config.get("calibration"))
         except DriverError as error:
             check.complain(("nodes", node.name, "config"), str(error))
+
+
+def _policies(check: Check) -> list[str]:
+    """The files of the task's policies that are here."""
+    files = [node.config.get("model") for node in check.nodes if node.type == "task_policy"]
+    return [path for path in files if isinstance(path, str) and os.path.isfile(path)]
 
 
 def machine(check: Check) -> None:

@@ -135,6 +135,7 @@ class _Loading:
             found = measured
         check.nodes = budgets.settle(check, topics, found)
         checks.guard(check, self.env)
+        checks.models(check, self.env)
         checks.robot(check)
         checks.machine(check)
         processes.check(check)

@@ -23,6 +23,10 @@ from safetypilot.nodes.bridge_config import BridgeConfig, check_fit, find_body, 
 from safetypilot.nodes.plant import parts_of_a_step
 
 _TOLERANCE = 1e-3  # of a gain: text of a maker's metadata
+COMPARED = (  # of `facts`, beside the joints
+    *("modes", "sensors", "time_factor", "task", "calibration"),
+    *("watchdog_s", "command_timeout_s", "failsafes"),
+)
 
 
 def robot_of(config: Mapping[str, Any], period_ns: int) -> tuple[Description, Body]:
@@ -92,15 +96,21 @@ def facts(description: Description, body: Body) -> dict[str, Any]:
     return {
         "name": description.name,
         "joints": joints,
-        "modes": list(description.modes),
+        "modes": list(map(str, description.modes)),
         "sensors": dict(description.sensors),
         "time_factor": description.time_factor,
+        "watchdog_s": description.watchdog_s,
+        "command_timeout_s": description.command_timeout_s,
+        "failsafes": list(map(str, description.failsafes)),
         "task": {"joints": list(body.joints), "mode": body.mode, "rate_hz": body.rate_hz},
     }
 
 
 def differences(made_for: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """How the robot here differs from the one that a bundle was made for; empty: it does not."""
+    """How the robot here differs from the one that a bundle was made for; empty: it does not.
+
+    Both are `facts`, with the id of the calibration under `calibration`.
+    """
     found = []
     theirs = [joint["name"] for joint in made_for["joints"]]
     ours = [joint["name"] for joint in here["joints"]]
@@ -113,7 +123,7 @@ def differences(made_for: Mapping[str, Any], here: Mapping[str, Any]) -> list[st
                 for key in one
                 if one[key] != other.get(key)
             ]
-    for key in ("modes", "sensors", "time_factor", "task"):
+    for key in COMPARED:
         if made_for[key] != here[key]:
             found.append(f"{key}: made for {made_for[key]}, here {here[key]}")
     return found

@@ -225,11 +225,20 @@ def check(
         for name in ("action_low", "action_high"):
             _same_limits(name, contract, tuple(getattr(expected, name)))
     if rate_hz is not None and contract.rate_hz is not None:
-        if abs(contract.rate_hz - rate_hz) > RATE_TOLERANCE * rate_hz:
-            raise ModelError(
-                f"trained at {contract.rate_hz:g} Hz, to be run at {rate_hz:g} Hz; "
-                "change the rate, or train again"
-            )
+        check_rate(contract.rate_hz, rate_hz)
+
+
+def check_rate(trained_hz: float, rate_hz: float) -> None:
+    """Compare the step rate that a model was trained for with the one it is to run at.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if abs(trained_hz - rate_hz) > RATE_TOLERANCE * rate_hz:
+        raise ModelError(
+            f"trained at {trained_hz:g} Hz, to be run at {rate_hz:g} Hz; "
+            "change the rate, or train again"
+        )
 
 
 def _same_names(what: str, got: tuple[str, ...], wanted: tuple[str, ...]) -> None:

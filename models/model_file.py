@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetypilot.models import contract as contracts
 from safetypilot.models import onnx_file
@@ -48,6 +50,27 @@ def kind_of(path: Path | str) -> str:
     except ValueError:
         return ""
     return str(data.get("kind", "")) if isinstance(data, dict) else ""
+
+
+def contract_of(
+    path: Path | str, supplement: Mapping[str, Any] | None = None
+) -> contracts.Contract | None:
+    """What a file promises, without building it; None where it has no contract of ours.
+
+    Args:
+        supplement: contract entries that the file lacks.
+
+    Raises:
+        ModelError: it cannot be read, is no ONNX file, or contradicts itself.
+    """
+    text = summarise(read_bytes(path)).metadata.get(contracts.METADATA_KEY)
+    return None if text is None else contracts.from_json(text, lacking(supplement))
+
+
+def lacking(supplement: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Of what a launch file says of a model: the entries of a contract, in so many words."""
+    known = contracts.Contract.__dataclass_fields__
+    return {k: v for k, v in (supplement or {}).items() if k in known and v != "plant"}
 
 
 def summarise(data: bytes) -> onnx_file.Summary:

@@ -18,7 +18,7 @@ from safetypilot.models import contract as contracts
 from safetypilot.models import onnx_file
 from safetypilot.models.contract import Contract, Expected
 from safetypilot.models.errors import ModelError
-from safetypilot.models.model_file import external, kind_of, read_bytes, summarise
+from safetypilot.models.model_file import external, kind_of, lacking, read_bytes, summarise
 
 __all__ = ["Array", "Bound", "Model", "kind_of", "load", "read_bytes"]
 
@@ -200,10 +200,8 @@ def load(
         sha256 = hashlib.sha256(data + b"".join(beside.values())).hexdigest()
         said = dict(supplement or {})
         if contracts.METADATA_KEY in summary.metadata:
-            known = Contract.__dataclass_fields__
-            lacks = {k: v for k, v in said.items() if k in known and v != "plant"}
             text = summary.metadata[contracts.METADATA_KEY]
-            model = Model(path, contracts.from_json(text, lacks), sha256, session)
+            model = Model(path, contracts.from_json(text, lacking(said)), sha256, session)
             graph = hashlib.sha256(onnx_file.without_metadata(data)).hexdigest()
             model.graph_changed = model.contract.graph_sha256 not in ("", graph)
         else:

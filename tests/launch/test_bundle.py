@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from safetypilot.bridge.contract import DriverError
 from safetypilot.envs.body import Drive
 from safetypilot.envs.maze_body import MazeBody
 from safetypilot.launch import bundle, cli, files, robots
-from safetypilot.launch.graph import load
+from safetypilot.launch.graph import Graph, load
 
 
 def call(*words: str) -> Result:
@@ -67,7 +70,8 @@ def test_it_flies_without_the_files_that_it_was_made_of(packed: Path, tmp_path: 
     ({"bundle_json": b'{"schema": 2, "files": {}}'}, "has schema 2"),
     ({"bundle_json": b"{"}, "is no bundle"),
     ({"bundle_json": b'{"schema": 1, "files": ["a"]}'}, "is no bundle"),
-    ({"bundle_json": b'{"schema": 1, "files": {"../x": "y"}}'}, "was changed after"),
+    ({"bundle_json": b'{"schema": 1, "files": {"../x": "y"}}'}, "is called '../x'"),
+    ({"bundle_json": b'{"schema": 1, "files": {"/etc/x": "y"}}'}, "is called '/etc/x'"),
 ])  # fmt: skip
 def test_a_bundle_that_was_tampered_with_does_not_fly(
     packed: Path, tmp_path: Path, changes: dict[str, bytes], why: str
@@ -77,6 +81,98 @@ def test_a_bundle_that_was_tampered_with_does_not_fly(
         bundle.read(bad)
     result = call("launch", str(bad))
     assert result.exit_code == 2 and "Traceback" not in result.output
+
+
+def rewritten(path: Path, to: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A bundle of somebody who can hash: its launch file is another, and everything agrees."""
+    read = bundle.read(path)
+    graph = read.graph.to_dict()
+    change(graph)
+    text = json.dumps(graph).encode()
+    manifest = {**read.manifest, "launch_sha256": hashlib.sha256(text).hexdigest()}
+    return repacked(path, to, launch_json=text, bundle_json=json.dumps(manifest).encode())
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "", "files/../../x", "none.onnx"])
+def test_a_name_that_leads_out_of_the_bundle_is_refused(
+    packed: Path, tmp_path: Path, name: str
+) -> None:
+    def point(graph: dict[str, Any]) -> None:
+        graph["nodes"]["task_policy"]["config"]["model"] = f"bundled:{name}"
+
+    bad = rewritten(packed, tmp_path / "bad.zip", point)
+    with pytest.raises(bundle.BundleError, match=re.escape(f"names {name!r}, which is not in it")):
+        bundle.read(bad).unpack(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    result = call("launch", str(bad))
+    assert result.exit_code == 2 and "which is not in it" in result.output
+
+
+def test_nothing_is_written_outside_the_folder(packed: Path, tmp_path: Path) -> None:
+    read = bundle.read(packed)
+    outside = bundle.Bundle(read.graph, {**read.files, "../out": b"x"}, read.manifest)
+    with pytest.raises(bundle.BundleError, match=r"is called '\.\./out'"):
+        outside.unpack(tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_member_that_the_manifest_does_not_list_is_refused(packed: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zip"
+    shutil.copy(packed, bad)
+    with zipfile.ZipFile(bad, "a") as archive:
+        archive.writestr("files/../../evil", b"x")
+    with pytest.raises(bundle.BundleError, match=r"holds 'files/\.\./\.\./evil', which its manif"):
+        bundle.read(bad)
+
+
+def with_config(name: str, **config: Any) -> Graph:
+    """The maze with a robot, and another config of one node."""
+    graph = load("maze", ["plant=bridge"])
+    nodes = (
+        replace(node, config={**node.config, **config}) if node.name == name else node
+        for node in graph.nodes
+    )
+    return replace(graph, nodes=tuple(nodes))
+
+
+def test_a_driver_of_ones_own_comes_along(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from safetypilot.bridge.drivers.mujoco import MujocoDriver\n"
+        "class OwnDriver(MujocoDriver):\n    pass\n"
+    )
+    name, path = f"{own}:OwnDriver", tmp_path / "own.zip"
+    options = load("maze", ["plant=bridge"]).node("bridge").config["options"]["mujoco"]
+    bundle.make(with_config("bridge", driver=name, options={name: options}), path)
+    own.unlink()
+    graph = bundle.read(path).unpack(tmp_path / "b")
+    config = graph.node("bridge").config
+    assert config["driver"].startswith(str(tmp_path / "b")) and list(config["options"]) == [
+        config["driver"]
+    ]
+    bundle.check_here(bundle.read(path), graph)
+
+
+@pytest.mark.parametrize("part", [
+    '<include file="arms.xml"/>', '<asset><mesh name="m" file="arms.xml"/></asset>',
+    '<asset><texture type="cube" fileright="arms.xml"/></asset>',
+])  # fmt: skip
+def test_a_robot_of_several_files_is_not_bundled_in_part(tmp_path: Path, part: str) -> None:
+    robot = tmp_path / "robot.xml"
+    robot.write_text(f"<mujoco>{part}</mujoco>")
+    graph = with_config("recovery_planner", dynamics=str(robot))
+    with pytest.raises(bundle.BundleError, match=r"robot\.xml needs arms\.xml, which would stay"):
+        bundle.make(graph, tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_a_model_with_weights_beside_it_is_not_bundled_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "big.onnx"
+    model = onnx.load(files.zoo() / "maze" / "trained.onnx")
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    graph = load("maze", [f"policy={path}"])
+    with pytest.raises(bundle.BundleError, match=r"big\.onnx needs w\.bin, which would stay"):
+        bundle.make(graph, tmp_path / "x.zip")
 
 
 def test_a_model_that_was_exchanged_is_noticed(packed: Path, tmp_path: Path) -> None:
@@ -137,6 +233,8 @@ def test_another_robot_is_refused(packed: Path) -> None:
     robot["joints"][0]["velocity"] = "0.5"
     robot["joints"][1]["unit"] = "rad"
     robot["time_factor"] = 1.0
+    robot["watchdog_s"], robot["command_timeout_s"] = None, 9.0
+    robot["failsafes"], robot["calibration"] = ["limp"], "0123456789ab"
     robot["task"]["joints"].reverse()
     other = bundle.Bundle(read.graph, read.files, {**read.manifest, "robot": robot})
     with pytest.raises(bundle.BundleError, match="made for another robot") as caught:
@@ -145,12 +243,16 @@ def test_another_robot_is_refused(packed: Path) -> None:
     assert "velocity of joint 'slide_x': made for 0.5, here" in text
     assert "unit of joint 'slide_y': made for rad, here m" in text
     assert "time_factor: made for 1.0, here 50" in text and "task: made for" in text
+    assert "watchdog_s: made for None, here 0." in text
+    assert "command_timeout_s: made for 9.0, here 0." in text
+    assert "failsafes: made for ['limp'], here ['" in text
+    assert "calibration: made for 0123456789ab, here \n" in text
     bundle.check_here(read, load("maze", ["plant=bridge"]))
 
 
 def test_other_joints_are_named_in_their_order() -> None:
     joint: dict[str, Any] = {"name": "a"}
-    here = {"joints": [{"name": "b"}, joint], "modes": 1, "sensors": 1, "time_factor": 1, "task": 1}
+    here = {"joints": [{"name": "b"}, joint], **dict.fromkeys(robots.COMPARED, 1)}
     made = {**here, "joints": [joint, {"name": "b"}]}
     assert robots.differences(made, here) == ["joints: made for a, b; here are b, a"]
     assert robots.differences(here, here) == []
