@@ -227,6 +227,7 @@ def test_a_position_stays_near_the_robot(
         pytest.param(-1.0, -9.0, -0.75, id="back 2 faster than it went"),
         pytest.param(-3.0, -9.0, -1.0, id="but no faster than 4"),
         pytest.param(3.0, 9.0, 1.0, id="nor on"),
+        pytest.param(-3.0, 9.0, 0.0, id="and only to rest against its way"),
     ],
 )
 def test_a_robot_that_does_not_follow_stops_the_command(
@@ -295,6 +296,9 @@ def test_an_effort(wanted: float, position: float, speed: float, sent: float, si
         ((0.0, 6.5, 1.0, 0.0), (7.0, 0.0), (0.0, 6.0, 1.0, 0.0), EFFORT),  # no more
         ((0.0, 0.0, 4.0, 0.0), (7.0, 0.0), (0.0, 0.0, 4.0 / 3.0, 0.0), EFFORT),  # at most 8
         ((1.0, 2.0, 0.0, 2.0), (7.0, 0.0), (1.0, 0.0, 0.0, 0.0), EFFORT),  # none outwards
+        ((0.0, 2.0, 0.0, 2.0), (7.0, 0.0), (0.0, 0.0, 0.0, 2.0), EFFORT),  # gains that make none
+        ((0.0, -2.0, 4.0, 0.0), (3.0, 0.0), (0.0, 0.0, 4.0, 0.0), EFFORT),  # nothing beside -8
+        ((0.0, 8.0, 0.0, 0.0), (0.0, 0.0), (0.0, 8.0, 0.0, 0.0), 0),
     ],
 )  # fmt: skip
 def test_gains_and_targets_by_the_effort_that_they_make(
