@@ -1,20 +1,25 @@
 """Whether the models of a graph were made for its plant and its rates, by their own contracts.
 
-Each node checks the same once more when it loads the file, and then also that the file keeps what
-it promises. Here nothing is started yet, and it is a line of the launch file that is wrong.
+A node compares a file with its plant once more when it loads it, and whether it keeps what it
+promises; of rates it knows only that of the model before. Here nothing is started yet, and it is a
+line of the launch file that is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isclose
 from pathlib import Path
 from typing import NamedTuple
 
+from safetypilot.bridge import registry as drivers
+from safetypilot.bridge.contract import DriverError
 from safetypilot.envs import registry as envs
 from safetypilot.launch.resolved import NodeSpec
 from safetypilot.models import contract as contracts
 from safetypilot.models.errors import ModelError
 from safetypilot.models.model_file import contract_of
+from safetypilot.nodes.bridge_config import BridgeConfig
 from safetypilot.nodes.kernel.errors import KernelError
 from safetypilot.nodes.kernel.interface import Interface
 from safetypilot.nodes.model_slot import FILE_KINDS
@@ -57,22 +62,34 @@ def misfits(nodes: Sequence[NodeSpec], env: str, rate: float) -> Iterator[Misfit
                 continue
             # What is compared with models of latents is known once the encoder is loaded.
             latent = bool(node.config.get("encoder")) and setting != "encoder"
-            why = _why(node, path, role, None if latent else plant, step_rate(node, nodes, rate))
+            rates = step_rates(node, nodes, rate)
+            why = _why(node, path, role, None if latent else plant, rates)
             if why:
                 yield Misfit(node.name, setting, why)
 
 
-def step_rate(node: NodeSpec, nodes: Sequence[NodeSpec], rate: float) -> float:
-    """How many steps a second the models of a node stand for.
+def step_rates(node: NodeSpec, nodes: Sequence[NodeSpec], rate: float) -> tuple[float, float]:
+    """How many steps a second the models of a node stand for, by the graph's clock and the plant's.
 
     A planner may plan more rarely than the policy answers; its models then still know the steps
-    that the rows of a plan are meant for.
+    that the rows of a plan are meant for. A simulated device may be slower or faster than the
+    graph, and a model for either second fits.
     """
+    steps = rate / node.every
     if node.type == _PLANNER:
-        for other in nodes:
-            if other.config.get("plan_rate"):
-                return float(other.config["plan_rate"])
-    return rate / node.every
+        steps = next((float(p) for o in nodes if (p := o.config.get("plan_rate"))), steps)
+    return steps, steps / _time_factor(nodes)
+
+
+def _time_factor(nodes: Sequence[NodeSpec]) -> float:
+    for node in nodes:
+        if node.type == "bridge":
+            try:
+                config = BridgeConfig(**node.config)
+                return drivers.describe(config.driver, config.driver_options).time_factor
+            except (DriverError, TypeError, ValueError):
+                return 1.0  # noted elsewhere
+    return 1.0
 
 
 def _held(node: NodeSpec) -> dict[str, str]:
@@ -81,7 +98,9 @@ def _held(node: NodeSpec) -> dict[str, str]:
     return _HELD.get(node.type, {})
 
 
-def _why(node: NodeSpec, path: str, role: str, plant: Interface | None, rate: float) -> str:
+def _why(
+    node: NodeSpec, path: str, role: str, plant: Interface | None, rates: tuple[float, float]
+) -> str:
     """What speaks against a file; empty: nothing."""
     try:
         said = supplement(contract_for(node.config.get("contract") or {}, role))
@@ -89,10 +108,13 @@ def _why(node: NodeSpec, path: str, role: str, plant: Interface | None, rate: fl
     except ModelError:
         return ""
     try:
+        trained = said.get("rate_hz") if contract is None else contract.rate_hz
+        own, plants = rates
+        rate = plants if isclose(trained or 0.0, plants, rel_tol=contracts.RATE_TOLERANCE) else own
         if contract is not None:
             contracts.check(contract, FILE_KINDS.get(role, role), plant, rate)
-        elif isinstance(said.get("rate_hz"), int | float):
-            contracts.check_rate(said["rate_hz"], rate)
+        elif isinstance(trained, int | float):
+            contracts.check_rate(trained, rate)
     except ModelError as error:
         return f"{path}: {error}"
     return ""

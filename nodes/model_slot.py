@@ -48,19 +48,10 @@ class ModelSlot:
         next_wake_ns: when `on_timer` is to be called, or None.
     """
 
-    def __init__(
-        self, context: Context, config: SwapConfig, role: Role, rate_hz: float | None = None
-    ) -> None:
-        """Holds nothing yet.
-
-        Args:
-            rate_hz: the step rate that files must have been trained for, if they say one; None:
-                that of the live model.
-        """
+    def __init__(self, context: Context, config: SwapConfig, role: Role) -> None:
         self._context = context
         self._config = config
         self._role = role
-        self._rate_hz = rate_hz
         self.expected: Expected = context.interface
         self.version = ""
         self.next_wake_ns: int | None = None
@@ -280,7 +271,7 @@ class ModelSlot:
             self.expected,
             self._role.budget_s,
             supplement=supplement(contract),
-            rate_hz=self._rate_hz or (live.contract.rate_hz if live else None),
+            rate_hz=live.contract.rate_hz if live else None,
         )
         return Flyer(model, self._role.prepare(model), contract)
 

@@ -54,7 +54,7 @@ class SafetyCritic(Node):
             1.0,
             config.budget_ms / 1e3,
         )
-        self._slot = ModelSlot(context, config, role, 1e9 / context.period_ns)
+        self._slot = ModelSlot(context, config, role)
         self._unmatched = 0
 
     def _install(self, model: critic.SafetyCritic, up_to_date: bool) -> str:

@@ -63,7 +63,7 @@ class TaskPolicy(Node):
             high,
             config.budget_ms / 1e3,
         )
-        self._slot = ModelSlot(context, config, role, 1e9 / context.period_ns)
+        self._slot = ModelSlot(context, config, role)
 
     def _install(self, policy: task.TaskPolicy, up_to_date: bool) -> str:
         before, self._policy = self._policy, policy

@@ -104,6 +104,14 @@ def test_a_launch_file_that_changes_the_rate_is_told_of_the_model() -> None:
     assert "quadruped.yaml" in str(caught.value) or "_shielded.yaml" in str(caught.value)
 
 
+def test_a_device_in_slow_motion_is_flown_by_the_models_of_the_real_one() -> None:
+    slow = ["plant=bridge", "driver=unitree", "rate=100", "policy_rate=10"]
+    sets = ["bridge.options.unitree.rate_hz=100"]
+    with pytest.raises(LaunchFileError, match="trained at 50 Hz, to be run at 10 Hz"):
+        load("quadruped", slow, sets)
+    load("quadruped", slow, [*sets, "bridge.options.unitree.time_factor=0.2"])
+
+
 def test_what_a_launch_file_says_of_a_model_counts(tmp_path: Path) -> None:
     sets = ["task_policy.contract.rate_hz=25"]
     with pytest.raises(LaunchFileError, match="trained at 25 Hz, to be run at 50 Hz"):
