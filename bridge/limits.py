@@ -96,13 +96,14 @@ class Limiter:
         if not (self._is_vector(position, _FAR) and self._is_vector(velocity, _FAR)):
             fault |= Cut.UNKNOWN_STATE
         fault |= self._fault(setpoint)
+        cut = fault
         if not fault:
             try:
                 cut = self._cut(setpoint, position, velocity, dt)
             except (ArithmeticError, TypeError, ValueError):  # numbers of another kind than float
-                fault = Cut.NOT_FINITE
+                cut = fault = Cut.NOT_FINITE
         if fault:
-            cut, self.joints = fault, (int(fault),) * self._size
+            self.joints = (int(fault),) * self._size
             self._stand(dt)
         self.cut = cut
         self._count(cut)
