@@ -28,7 +28,8 @@ demo: $(VENV)/.base  ## fly the shielded maze, hot-swap the policy half-way (no 
 	$(BIN)/safetypilot launch maze-demo
 
 test: $(VENV)/.dev  ## the default test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow and not integration'
+	$(BIN)/pytest -m 'not slow and integration'  # real processes on real clocks: one after another
 
 check: lint types contracts  ## lint, types, import contracts
 

@@ -95,7 +95,8 @@ class Limiter:
         dt, fault = self._elapsed(now_ns)
         if not (self._is_vector(position, _FAR) and self._is_vector(velocity, _FAR)):
             fault |= Cut.UNKNOWN_STATE
-        fault |= self._fault(setpoint)
+        if wrong := self._fault(setpoint):
+            fault |= wrong
         cut = fault
         if not fault:
             try:

@@ -65,13 +65,12 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Description
 def address(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Option -> value, of those that tell one device of this driver from another.
 
-    They are the driver's `ADDRESS`; all of them where it does not say, so that no two are taken for
-    one.
+    A driver has been made of them before, so they are sound. They are the driver's `ADDRESS`; all
+    of them where it does not say, so that no two are taken for one.
 
     Raises:
-        DriverError: as `create`, or `ADDRESS` names an option that there is not.
+        DriverError: there is no such driver, or `ADDRESS` names an option that there is not.
     """
-    create(name, options)
     kind = _find(name)
     made = kind.Options(**_given(options))
     known = [field.name for field in dataclasses.fields(made)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from safetypilot.launch.plan import BRIDGE
-from safetypilot.nodes.kernel.node import Spec
+if TYPE_CHECKING:  # the command line's help needs neither
+    from safetypilot.nodes.kernel.node import Spec
 
 
 def down_s(specs: Iterable[Spec]) -> float:
     """Beside what every process has; by the drivers of the bridges in it."""
+    from safetypilot.launch.plan import BRIDGE
+
     return max((_of_bridge(spec) for spec in specs if spec.node == BRIDGE), default=0.0)
 
 

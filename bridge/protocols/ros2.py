@@ -114,7 +114,7 @@ class JointStates:
         position = self._picked(reader.doubles())
         velocity, effort = self._picked(reader.doubles()), self._picked(reader.doubles())
         reader.end()
-        if len(position) != len(self._joints) or not isfinite(sum(position)):
+        if len(position) != len(self._joints) or not all(map(isfinite, position)):
             raise CdrError("position")
         # The broadcaster says NaN where a joint has no such interface.
         return JointState(
