@@ -120,8 +120,8 @@ class JointStates:
         return JointState(
             sec * 1_000_000_000 + nanosec,
             position,
-            velocity if isfinite(sum(velocity)) else (),
-            effort if isfinite(sum(effort)) else (),
+            velocity if all(map(isfinite, velocity)) else (),
+            effort if all(map(isfinite, effort)) else (),
         )
 
     def _learn(self, reader: CdrReader, sample: bytes) -> None:
