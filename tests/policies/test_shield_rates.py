@@ -497,6 +497,7 @@ def test_a_plan_that_has_been_vetted_is_not_taken_for_another_of_the_same_number
     for plan, reason in (
         (PLAN, Reason.APPROVED),
         (((0.1, 0.2), (0.7, 0.4), (0.5, 0.6)), Reason.APPROVED),
+        (((0.1, 0.2), (0.55, 0.4), (0.5, 0.6)), Reason.APPROVED),  # the bytes are greater
         (((0.1, 0.2), (math.nan, 0.4), (0.5, 0.6)), Reason.RECOVERY_NOT_FINITE),
         (((0.1, 0.2), (3.0, 0.4), (0.5, 0.6)), Reason.RECOVERY_OUT_OF_LIMITS),
         ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), Reason.RECOVERY_INVALID),
