@@ -30,12 +30,11 @@ from safetypilot.bridge.contract import (
     Vector,
 )
 from safetypilot.bridge.lifecycle import Lifecycle, State, Transition, words
-from safetypilot.bridge.limits import Escalation, Limiter
+from safetypilot.bridge.limits import WORST, Escalation, Limiter
 
 _SILENCE_S = 0.5  # of the device, after which it is stopped
 _PATIENCE_S = 2.0  # for the thread
 _CUT_S = 2.0  # of cuts, within twice that, are one level worse
-_WORST = 2  # level of the limiter at which the robot is taken down
 
 
 class Guarded:
@@ -267,7 +266,7 @@ class Guarded:
         self._level = limiter.level
         most, window = self._escalation.most, self._escalation.window
         cause = f"limits: {most} of {window} setpoints had to be cut"
-        if self._level < _WORST:
+        if self._level < WORST:
             state = self.life.state
             self._told(Transition(monotonic_ns(), state, state, cause))
         else:

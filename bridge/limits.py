@@ -16,8 +16,9 @@ from math import hypot, inf
 from safetypilot.bridge.axis import OUTSIDE, Axis, Cut
 from safetypilot.bridge.contract import Joint, Mode, Setpoint, Vector
 
-__all__ = ["Cut", "Escalation", "Limiter"]
+__all__ = ["WORST", "Cut", "Escalation", "Limiter"]
 
+WORST = 2  # level at which a robot is taken down
 _LONGEST = 2.0  # nominal periods that a setpoint may move for, however long nothing came
 _FAR = 1e12  # no joint is there or goes so fast; what is measured as more is not known
 
@@ -95,7 +96,7 @@ class Limiter:
         dt, fault = self._elapsed(now_ns)
         if not (self._is_vector(position, _FAR) and self._is_vector(velocity, _FAR)):
             fault |= Cut.UNKNOWN_STATE
-        if wrong := self._fault(setpoint):
+        if wrong := self._fault(setpoint):  # or-ing flags takes half a microsecond
             fault |= wrong
         cut = fault
         if not fault:

@@ -12,7 +12,6 @@ from math import isclose
 from pathlib import Path
 from typing import NamedTuple
 
-from safetypilot.bridge import registry as drivers
 from safetypilot.bridge.contract import DriverError
 from safetypilot.envs import registry as envs
 from safetypilot.launch.resolved import NodeSpec
@@ -55,38 +54,38 @@ def misfits(nodes: Sequence[NodeSpec], env: str, rate: float) -> Iterator[Misfit
         plant = Interface.from_dict(envs.describe(env))
     except (ValueError, KernelError):
         return  # noted elsewhere
+    factor = _time_factor(nodes)
     for node in nodes:
+        own = _step_rate(node, nodes, rate)
         for setting, role in _held(node).items():
             path = node.config.get(setting)
             if not isinstance(path, str) or not Path(path).is_file() or path.endswith(".xml"):
                 continue
             # What is compared with models of latents is known once the encoder is loaded.
             latent = bool(node.config.get("encoder")) and setting != "encoder"
-            rates = step_rates(node, nodes, rate)
-            why = _why(node, path, role, None if latent else plant, rates)
+            why = _why(node, path, role, None if latent else plant, (own, own / factor))
             if why:
                 yield Misfit(node.name, setting, why)
 
 
-def step_rates(node: NodeSpec, nodes: Sequence[NodeSpec], rate: float) -> tuple[float, float]:
-    """How many steps a second the models of a node stand for, by the graph's clock and the plant's.
+def _step_rate(node: NodeSpec, nodes: Sequence[NodeSpec], rate: float) -> float:
+    """How many steps a second the models of a node stand for, by the graph's clock.
 
     A planner may plan more rarely than the policy answers; its models then still know the steps
-    that the rows of a plan are meant for. A simulated device may be slower or faster than the
-    graph, and a model for either second fits.
+    that the rows of a plan are meant for.
     """
     steps = rate / node.every
     if node.type == _PLANNER:
         steps = next((float(p) for o in nodes if (p := o.config.get("plan_rate"))), steps)
-    return steps, steps / _time_factor(nodes)
+    return steps
 
 
 def _time_factor(nodes: Sequence[NodeSpec]) -> float:
+    """Seconds of the plant per second of the graph: a simulated device may be slower or faster."""
     for node in nodes:
         if node.type == "bridge":
             try:
-                config = BridgeConfig(**node.config)
-                return drivers.describe(config.driver, config.driver_options).time_factor
+                return BridgeConfig(**node.config).description.time_factor
             except (DriverError, TypeError, ValueError):
                 return 1.0  # noted elsewhere
     return 1.0
@@ -101,7 +100,11 @@ def _held(node: NodeSpec) -> dict[str, str]:
 def _why(
     node: NodeSpec, path: str, role: str, plant: Interface | None, rates: tuple[float, float]
 ) -> str:
-    """What speaks against a file; empty: nothing."""
+    """What speaks against a file; empty: nothing.
+
+    Args:
+        rates: Hz by the graph's clock and by the plant's; a model for either fits.
+    """
     try:
         said = supplement(contract_for(node.config.get("contract") or {}, role))
         contract = contract_of(path, said)

@@ -17,12 +17,10 @@ def down_s(specs: Iterable[Spec]) -> float:
 
 
 def _of_bridge(spec: Spec) -> float:
-    from safetypilot.bridge import registry
     from safetypilot.bridge.contract import DriverError
     from safetypilot.nodes.bridge_config import BridgeConfig
 
-    config = BridgeConfig(**spec.config)
     try:
-        return registry.describe(config.driver, config.driver_options).down_s
+        return BridgeConfig(**spec.config).description.down_s
     except DriverError:
         return 0.0  # then the bridge has none either, and ends at once

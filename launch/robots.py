@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from safetypilot.bridge import registry as drivers
 from safetypilot.bridge.contract import Description, DriverError
 from safetypilot.envs import registry as envs
 from safetypilot.envs.body import Body
@@ -36,7 +35,7 @@ def robot_of(config: Mapping[str, Any], period_ns: int) -> tuple[Description, Bo
         DriverError: they do not, and why.
     """
     made = BridgeConfig(**config)
-    description = drivers.describe(made.driver, made.driver_options)
+    description = made.description
     body, _ = find_body(made.env)
     joints = tightened(description, made.limits)
     try:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite, isinf
 from typing import Any
 
+from safetypilot.bridge import registry as drivers
 from safetypilot.bridge.contract import Description, DriverError, Joint, Mode
 from safetypilot.bridge.estop import Wiring
 from safetypilot.envs import registry as envs
@@ -89,6 +90,15 @@ class BridgeConfig:
     @property
     def driver_options(self) -> dict[str, Any]:
         return dict((self.options or {}).get(self.driver, {}))
+
+    @property
+    def description(self) -> Description:
+        """What the driver declares, made anew at every call.
+
+        Raises:
+            DriverError: there is no such driver or option.
+        """
+        return drivers.describe(self.driver, self.driver_options)
 
     @property
     def wiring(self) -> Wiring:

@@ -14,7 +14,7 @@ from safetypilot.bridge import calibration, latch, registry
 from safetypilot.bridge.contract import Description, DriverError, Measurement, Setpoint, Vector
 from safetypilot.bridge.estop import SOCKET, Lines
 from safetypilot.bridge.lifecycle import LATCHED, Lifecycle, State, Transition, words
-from safetypilot.bridge.limits import Escalation, Limiter
+from safetypilot.bridge.limits import WORST, Escalation, Limiter
 from safetypilot.envs.body import Drive
 from safetypilot.nodes.bridge_config import BridgeConfig, describe
 from safetypilot.nodes.bridge_joints import Joints
@@ -23,7 +23,6 @@ from safetypilot.nodes.kernel.node import Context
 LATCH = "estop-bridge"  # of a simulated device, in the run's private directory
 _TOO_OLD = 2  # periods after which a state of the device is none any more
 _GO_ON = {"mend": "`safetypilot bridge reset --reason WHY`, then `configure` and `activate`"}
-_WORST = 2  # level of the limiter at which the robot is taken down
 
 
 class Robot:
@@ -259,7 +258,7 @@ class Robot:
         self._level = limiter.level
         cuts = f"{self._config.cuts} of {self._config.window} commands had to be cut"
         self._context.event("limits", level=self._level, cause=cuts, counts=limiter.counts)
-        if self._level >= _WORST:
+        if self._level >= WORST:
             try:
                 self._life.deactivate(f"limits: {cuts} again")
             except DriverError:
